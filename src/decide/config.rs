@@ -1,0 +1,177 @@
+//! Which settings may be in force together.
+//!
+//! PostgreSQL checks each setting by itself; that `interval` is shorter than `lease_duration`
+//! can only be judged once both are known.
+
+use std::time::Duration;
+
+/// How leadership is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// By the lease row.
+    Lease,
+    /// By a session lock, which writes nothing while idle.
+    Advisory,
+}
+
+/// All settings, as they stand in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub enabled: bool,
+    /// The database that the worker serves.
+    pub databases: String,
+    pub interval: Duration,
+    pub lease_duration: Duration,
+    pub leadership: Leadership,
+    /// `None`: barriers without progress are left to their `expires_at`.
+    pub stuck_timeout: Option<Duration>,
+    pub batch_size: usize,
+    pub lock_timeout: Duration,
+    /// `None`: a third of the lease.
+    pub statement_timeout: Option<Duration>,
+    pub log_limit: usize,
+}
+
+/// Settings that contradict each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "pg_reaper.interval ({interval:?}) must be shorter than pg_reaper.lease_duration ({lease_duration:?})"
+)]
+pub struct Misconfigured {
+    pub interval: Duration,
+    pub lease_duration: Duration,
+}
+
+impl Misconfigured {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        format!(
+            "A leader renews its lease once an interval, so it would lose it between two renewals. \
+             Set pg_reaper.lease_duration to {:?} or more, or pg_reaper.interval to {:?} or less, \
+             and reload.",
+            self.interval * 2,
+            self.lease_duration / 2
+        )
+    }
+}
+
+impl Settings {
+    /// Whether a leader can keep its lease under these settings.
+    pub fn check(&self) -> Result<(), Misconfigured> {
+        if self.interval < self.lease_duration {
+            return Ok(());
+        }
+        Err(Misconfigured { interval: self.interval, lease_duration: self.lease_duration })
+    }
+
+    /// The longest single statement: the setting, and never more than a third of the lease, so
+    /// that no batch outlives it.
+    pub fn statement_limit(&self) -> Duration {
+        let third = self.lease_duration / 3;
+        self.statement_timeout.map_or(third, |limit| limit.min(third))
+    }
+
+    /// The longest wait for a lock, bounded like a statement.
+    pub fn lock_limit(&self) -> Duration {
+        self.lock_timeout.min(self.lease_duration / 3)
+    }
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    InForce,
+    /// The pair of interval and lease contradicts itself; the last valid pair stays.
+    PairKept(Misconfigured),
+    /// It does, and there never was a valid pair: the worker cannot lead.
+    CannotLead(Misconfigured),
+}
+
+/// The settings in force, or none while there never was a valid pair.
+#[derive(Debug, Default)]
+pub struct InForce {
+    settings: Option<Settings>,
+}
+
+impl InForce {
+    pub fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
+    }
+
+    /// Takes up `read`, the settings as they stand in the configuration now.
+    pub fn take_up(&mut self, read: Settings) -> Change {
+        match (read.check(), self.settings.as_ref()) {
+            (Ok(()), _) => {
+                self.settings = Some(read);
+                Change::InForce
+            }
+            (Err(why), Some(last)) => {
+                let (interval, lease_duration) = (last.interval, last.lease_duration);
+                self.settings = Some(Settings { interval, lease_duration, ..read });
+                Change::PairKept(why)
+            }
+            (Err(why), None) => Change::CannotLead(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(interval: u64, lease: u64) -> Settings {
+        Settings {
+            enabled: true,
+            databases: "postgres".into(),
+            interval: Duration::from_millis(interval),
+            lease_duration: Duration::from_millis(lease),
+            leadership: Leadership::Lease,
+            stuck_timeout: None,
+            batch_size: 1000,
+            lock_timeout: Duration::from_secs(1),
+            statement_timeout: None,
+            log_limit: 100,
+        }
+    }
+
+    #[test]
+    fn the_interval_must_be_shorter_than_the_lease() {
+        assert!(settings(4999, 5000).check().is_ok());
+        let error = settings(5000, 5000).check().unwrap_err();
+        assert!(error.to_string().contains("pg_reaper.interval (5s)"), "{error}");
+        assert!(error.hint().contains("pg_reaper.lease_duration to 10s"), "{}", error.hint());
+    }
+
+    #[test]
+    fn no_statement_may_outlive_a_third_of_the_lease() {
+        let mut s = settings(1000, 9000);
+        assert_eq!(s.statement_limit(), Duration::from_secs(3));
+        s.statement_timeout = Some(Duration::from_secs(1));
+        assert_eq!(s.statement_limit(), Duration::from_secs(1));
+        s.statement_timeout = Some(Duration::from_secs(60));
+        s.lock_timeout = Duration::from_secs(60);
+        assert_eq!(s.statement_limit(), Duration::from_secs(3));
+        assert_eq!(s.lock_limit(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn at_start_a_bad_pair_keeps_the_worker_from_leading_until_a_valid_one_comes() {
+        let mut in_force = InForce::default();
+        assert!(matches!(in_force.take_up(settings(9, 9)), Change::CannotLead(_)));
+        assert_eq!(in_force.settings(), None);
+        assert_eq!(in_force.take_up(settings(1, 9)), Change::InForce);
+        assert_eq!(in_force.settings(), Some(&settings(1, 9)));
+    }
+
+    #[test]
+    fn at_reload_a_bad_pair_leaves_the_last_valid_one_and_takes_the_rest() {
+        let mut in_force = InForce::default();
+        in_force.take_up(settings(1, 9));
+        let mut bad = settings(20, 10);
+        bad.batch_size = 7;
+        assert!(matches!(in_force.take_up(bad), Change::PairKept(_)));
+        let kept = in_force.settings().unwrap();
+        assert_eq!((kept.interval.as_millis(), kept.lease_duration.as_millis()), (1, 9));
+        assert_eq!(kept.batch_size, 7);
+    }
+}

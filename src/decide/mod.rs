@@ -1,0 +1,29 @@
+//! What pg_reaper decides, apart from PostgreSQL.
+//!
+//! Nothing here knows pgrx, reads a clock or touches a server: `now` is an argument.
+//! Without a `pgNN` feature this is all that is compiled, so the compiler keeps it so.
+//!
+//! Two clocks appear, and they are different types on purpose. [`ServerTime`] is the one
+//! clock that leases and deadlines are judged by. [`Ticks`] is local and monotonic: it may end
+//! trust in a lease earlier, and paces the worker, but never judges a row.
+
+pub mod batch;
+pub mod config;
+pub mod lease;
+pub mod orphan;
+pub mod refusal;
+pub mod schedule;
+pub mod shape;
+
+use std::time::Duration;
+
+/// The server's clock: microseconds since 2000-01-01 00:00 UTC, as in `timestamptz`.
+pub type ServerTime = i64;
+
+/// Local monotonic time: how long since this process started to count.
+pub type Ticks = Duration;
+
+/// `duration` in the microseconds of [`ServerTime`], saturating.
+pub fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

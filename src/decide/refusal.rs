@@ -1,0 +1,108 @@
+//! What pg_reaper refuses to do, each with its SQLSTATE and a remedy.
+
+use thiserror::Error;
+
+/// A request that changes nothing, and why. Relations are named schema-qualified and quoted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error("must be owner of table {relation}")]
+    NotOwner { relation: String },
+    #[error("relation with OID {oid} does not exist")]
+    NoRelation { oid: u32 },
+    #[error("{relation} is {kind}, not a table")]
+    NotATable { relation: String, kind: &'static str },
+    #[error("table {relation} has a foreign partition {partition}")]
+    ForeignPartition { relation: String, partition: String },
+    #[error("table {relation} is temporary")]
+    Temporary { relation: String },
+    #[error("table {relation} is a system table")]
+    System { relation: String },
+    #[error("table {relation} belongs to pg_reaper")]
+    OwnTable { relation: String },
+    #[error("table {relation} has no column \"{column}\"")]
+    NoColumn { relation: String, column: &'static str, wanted: &'static str },
+    #[error("column \"{column}\" of table {relation} has type {found}, not {wanted}")]
+    WrongType { relation: String, column: &'static str, found: String, wanted: &'static str },
+    #[error("table {relation} is watched already, by policy {policy}")]
+    AlreadyAdopted { relation: String, policy: i64 },
+    #[error("table {relation} is not watched by pg_reaper")]
+    NotAdopted { relation: String },
+    #[error("table {relation} is pg_reaper's own barrier table")]
+    BuiltIn { relation: String },
+    #[error("pg_reaper cannot sweep while the server is in recovery")]
+    InRecovery,
+    #[error("max_rows must not be negative, but is {max_rows}")]
+    NegativeMaxRows { max_rows: i64 },
+    #[error("table {relation} has deferred constraints, and you are not its owner")]
+    DeferredConstraints { relation: String },
+    #[error("extension \"pg_reaper\" is not installed in this database")]
+    NoExtension,
+}
+
+impl Refusal {
+    /// The five characters of its SQLSTATE.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Refusal::NotOwner { .. } => "42501",
+            Refusal::NoRelation { .. } => "42P01",
+            Refusal::NotATable { .. }
+            | Refusal::ForeignPartition { .. }
+            | Refusal::Temporary { .. }
+            | Refusal::System { .. }
+            | Refusal::OwnTable { .. } => "42809",
+            Refusal::NoColumn { .. } => "42703",
+            Refusal::WrongType { .. } => "42804",
+            Refusal::AlreadyAdopted { .. } => "42710",
+            Refusal::NotAdopted { .. } | Refusal::NoExtension => "42704",
+            Refusal::BuiltIn { .. } | Refusal::DeferredConstraints { .. } => "55000",
+            Refusal::InRecovery => "25006",
+            Refusal::NegativeMaxRows { .. } => "22023",
+        }
+    }
+
+    /// What to do about it: a whole sentence.
+    pub fn hint(&self) -> String {
+        match self {
+            Refusal::NotOwner { .. } => "Ask its owner or a superuser to do it.".into(),
+            Refusal::NoRelation { .. } => "It may have been dropped in the meantime.".into(),
+            Refusal::NotATable { .. } => {
+                "pg_reaper watches ordinary and partitioned tables only.".into()
+            }
+            Refusal::ForeignPartition { .. } => {
+                "pg_reaper deletes local rows only; detach the partition first.".into()
+            }
+            Refusal::Temporary { .. } => {
+                "Only the session that made it can see its rows; use an ordinary table.".into()
+            }
+            Refusal::System { .. } => "pg_reaper watches tables of applications only.".into(),
+            Refusal::OwnTable { .. } => {
+                "pg_reaper keeps its own tables; adopt a table of the application.".into()
+            }
+            Refusal::NoColumn { column, wanted, .. } => {
+                format!("A table that follows the barrier protocol has {column} of type {wanted}.")
+            }
+            Refusal::WrongType { column, wanted, .. } => {
+                format!("Give {column} the type {wanted}, or leave the table to its own reaper.")
+            }
+            Refusal::AlreadyAdopted { .. } => {
+                "Nothing is to be done; pg_reaper_disown() ends it.".into()
+            }
+            Refusal::NotAdopted { .. } => {
+                "SELECT * FROM pg_reaper_policy lists the tables that are.".into()
+            }
+            Refusal::BuiltIn { .. } => "It is watched for as long as the extension exists.".into(),
+            Refusal::InRecovery => {
+                "Run it on the primary; on a standby rows vanish as they are replayed.".into()
+            }
+            Refusal::NegativeMaxRows { .. } => {
+                "Give the most rows to reap, or NULL for no bound.".into()
+            }
+            Refusal::DeferredConstraints { .. } => {
+                "Let its owner sweep it, or leave it to the worker, which makes its constraints \
+                 immediate first."
+                    .into()
+            }
+            Refusal::NoExtension => "Run CREATE EXTENSION pg_reaper.".into(),
+        }
+    }
+}
