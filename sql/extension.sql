@@ -1,7 +1,9 @@
 -- Where the extension lives in this database, and its lease table; no row while it is missing.
-SELECT e.oid, n.nspname::text, l.oid
+SELECT e.oid, n.nspname::text, l.oid, e.extowner
 FROM pg_catalog.pg_extension e
-JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
 LEFT JOIN pg_catalog.pg_class l
-  ON l.relnamespace = n.oid AND l.relname = 'pg_reaper_lease' AND l.relkind = 'r'
-WHERE e.extname = 'pg_reaper'
+  ON l.relnamespace OPERATOR(pg_catalog.=) n.oid
+  AND l.relname OPERATOR(pg_catalog.=) 'pg_reaper_lease'
+  AND l.relkind OPERATOR(pg_catalog.=) 'r'
+WHERE e.extname OPERATOR(pg_catalog.=) 'pg_reaper'

@@ -7,10 +7,12 @@
 //! clock that leases and deadlines are judged by. [`Ticks`] is local and monotonic: it may end
 //! trust in a lease earlier, and paces the worker, but never judges a row.
 
+pub mod advice;
 pub mod batch;
 pub mod config;
 pub mod lease;
 pub mod orphan;
+pub mod progress;
 pub mod refusal;
 pub mod schedule;
 pub mod shape;

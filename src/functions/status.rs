@@ -1,0 +1,63 @@
+//! `pg_reaper_status()`: what each worker of this server is doing.
+
+use crate::decide::ServerTime;
+use crate::server::status;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+
+fn time(time: ServerTime) -> Option<TimestampWithTimeZone> {
+    (time != 0)
+        .then(|| TimestampWithTimeZone::try_from(time).ok())
+        .flatten()
+}
+
+/// A row for each worker. Without the preload there is none, and a NOTICE says why.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "one column of the result each")]
+fn pg_reaper_status() -> TableIterator<
+    'static,
+    (
+        name!(database, Option<String>),
+        name!(pid, Option<i32>),
+        name!(state, &'static str),
+        name!(leader, Option<String>),
+        name!(term, Option<i64>),
+        name!(started_at, Option<TimestampWithTimeZone>),
+        name!(last_cycle, Option<TimestampWithTimeZone>),
+        name!(last_sweep, Option<TimestampWithTimeZone>),
+        name!(rows_reaped, i64),
+        name!(errors, i64),
+        name!(failures_in_a_row, i32),
+        name!(last_error, Option<String>),
+        name!(last_error_at, Option<TimestampWithTimeZone>),
+    ),
+> {
+    let slots = if status::available() {
+        status::all()
+    } else {
+        ereport!(
+            PgLogLevel::NOTICE,
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "there is no worker, since pg_reaper is not in shared_preload_libraries"
+        );
+        Vec::new()
+    };
+    TableIterator::new(slots.into_iter().map(|slot| {
+        (
+            slot.database.get(),
+            (slot.pid != 0).then_some(slot.pid),
+            slot.state.name(),
+            slot.leader.get(),
+            (slot.term != 0).then_some(slot.term),
+            time(slot.started_at),
+            time(slot.last_cycle),
+            time(slot.last_sweep),
+            slot.rows_reaped,
+            slot.errors,
+            slot.failures_in_a_row,
+            slot.last_error.get(),
+            time(slot.last_error_at),
+        )
+    }))
+}

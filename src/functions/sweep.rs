@@ -1,0 +1,185 @@
+//! `pg_reaper_sweep()`: one sweep now, in the caller's transaction.
+//!
+//! It runs the same passes as the worker, whoever leads: rows are locked one by one, so sweeps at
+//! the same time reap disjoint rows.
+
+use crate::decide::config::Settings;
+use crate::decide::refusal::Refusal;
+use crate::server::extension::Extension;
+use crate::server::failure::Failure;
+use crate::server::pass::{self, Host, Limits, Memory, Stop};
+use crate::server::policies::{self, Target};
+use crate::server::sandbox::{self, Restriction};
+use crate::server::settings;
+use crate::server::transaction::in_subtransaction;
+use pgrx::PgLogLevel;
+use pgrx::prelude::*;
+
+/// Sweeps every policy, or the one of `relation`; returns how many rows were reaped.
+///
+/// A policy that fails is rolled back and reported: as a WARNING where there are others, as an
+/// error where it was asked for by name.
+#[pg_extern(sql = false)]
+fn pg_reaper_sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> i64 {
+    sweep(relation, max_rows).unwrap_or_else(|failure| failure.raise())
+}
+
+fn sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> Result<i64, Failure> {
+    // SAFETY: reads shared memory.
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        return Err(Refusal::InRecovery.into());
+    }
+    let max_rows = match max_rows {
+        None => u64::MAX,
+        Some(rows) => {
+            u64::try_from(rows).map_err(|_| Refusal::NegativeMaxRows { max_rows: rows })?
+        }
+    };
+    let settings = settings::read();
+    let targets = targets(relation)?;
+    let mut host = Caller;
+    let mut reaped = 0;
+    sandbox::with_lock_timeout(settings.lock_limit(), || {
+        for target in &targets {
+            let room = max_rows - reaped;
+            match one(&mut host, target, &settings, room) {
+                Ok(rows) => reaped += rows,
+                Err(failure) if relation.is_some() => return Err(failure),
+                Err(failure) => complain(target, failure),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(i64::try_from(reaped).unwrap_or(i64::MAX))
+}
+
+/// What to sweep: what was asked for, and what the caller may act for.
+fn targets(relation: Option<pg_sys::Oid>) -> Result<Vec<Target>, Failure> {
+    let extension = Extension::expect()?;
+    let all = sandbox::as_owner(extension.owner, Restriction::Full, || {
+        policies::load(&extension)
+    })?;
+    let caller = sandbox::current_user();
+    let mut targets = all.targets;
+    if let Some(relation) = relation {
+        let Some(policy) = policies::find(&extension, relation)? else {
+            return Err(Refusal::NotAdopted {
+                relation: policies::name_of(relation)?,
+            }
+            .into());
+        };
+        targets.retain(|target| target.policy == policy.id);
+        if let Some(target) = targets
+            .iter()
+            .find(|t| !sandbox::may_act_for(caller, t.owner))
+        {
+            return Err(Refusal::NotOwner {
+                relation: target.name.clone(),
+            }
+            .into());
+        }
+        return Ok(targets);
+    }
+    targets.retain(|target| {
+        let allowed = sandbox::may_act_for(caller, target.owner);
+        if !allowed {
+            notice!(
+                "passing over table {}, whose owner you are not",
+                target.name
+            );
+        }
+        allowed
+    });
+    Ok(targets)
+}
+
+/// Sweeps one table by both rules.
+fn one(
+    host: &mut Caller,
+    target: &Target,
+    settings: &Settings,
+    max_rows: u64,
+) -> Result<u64, Failure> {
+    let shape = target.shape.clone()?;
+    if !sandbox::session_belongs_to(target.owner)
+        && policies::has_deferred_constraints(target.relation)?
+    {
+        return Err(Refusal::DeferredConstraints {
+            relation: target.name.clone(),
+        }
+        .into());
+    }
+    let mut memory = Memory::new(settings.batch_size);
+    let mut limits = Limits {
+        batch_size: settings.batch_size,
+        log_limit: settings.log_limit,
+        max_rows,
+        stuck_timeout: settings.stuck_timeout,
+    };
+    let mut reaped = settle(pass::expired(host, target, shape, &mut memory, &limits))?.reaped;
+    while reaped < max_rows {
+        limits.max_rows = max_rows - reaped;
+        match settle(pass::stuck(host, target, shape, &mut memory, &limits))? {
+            None => break,
+            Some(done) => {
+                reaped += done.reaped;
+                if !done.cut_short {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(reaped)
+}
+
+fn settle<T>(outcome: Result<T, Stop>) -> Result<T, Failure> {
+    outcome.map_err(|stop| match stop {
+        Stop::Failed(failure) => failure,
+        Stop::NotLeading => Failure::from(Refusal::NoExtension),
+    })
+}
+
+fn complain(target: &Target, failure: Failure) {
+    let message = format!("sweep of {} failed: {}", target.name, failure.message);
+    failure.advised().report_as(PgLogLevel::WARNING, message);
+}
+
+/// The caller's transaction as the host of a pass: each batch a subtransaction.
+struct Caller;
+
+impl Caller {
+    fn contained<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        in_subtransaction(work).map_err(|failure| {
+            if failure.is_cancel() {
+                // The caller's own wish, or timeout: it ends the call, not a batch.
+                failure.raise()
+            }
+            failure
+        })
+    }
+}
+
+impl Host for Caller {
+    fn read<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        Self::contained(work)
+    }
+
+    fn batch<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Stop> {
+        check_for_interrupts!();
+        Self::contained(work).map_err(Stop::Failed)
+    }
+
+    fn restriction(&self, owner: pg_sys::Oid) -> Restriction {
+        if sandbox::session_belongs_to(owner) {
+            Restriction::PathOnly
+        } else {
+            Restriction::Full
+        }
+    }
+
+    fn reaped(&mut self, _rows: u64) {}
+
+    fn should_yield(&mut self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,44 @@
+//! Where the extension lives in this database.
+
+use super::failure::Failure;
+use super::sql::{self, required};
+use crate::decide::refusal::Refusal;
+use pgrx::pg_sys;
+
+/// The extension as the catalogue has it now. A new value each time: it may be dropped, and
+/// created again elsewhere, at any moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    pub oid: pg_sys::Oid,
+    /// The name of its schema, quoted where it must be.
+    schema: String,
+    /// `None`: somebody dropped the lease table.
+    pub lease_table: Option<pg_sys::Oid>,
+    /// Who owns it, and its tables.
+    pub owner: pg_sys::Oid,
+}
+
+impl Extension {
+    /// Looks it up, in a transaction.
+    pub fn find() -> Result<Option<Extension>, Failure> {
+        let found = sql::query(include_str!("../../sql/extension.sql"), &[], |row| {
+            Ok(Extension {
+                oid: required(row.oid(1), "the extension")?,
+                schema: sql::quote_identifier(&required(row.text(2), "its schema")?)?,
+                lease_table: row.oid(3),
+                owner: required(row.oid(4), "its owner")?,
+            })
+        })?;
+        Ok(found.into_iter().next())
+    }
+
+    /// As [`Extension::find`], where there must be one.
+    pub fn expect() -> Result<Extension, Failure> {
+        Extension::find()?.ok_or_else(|| Refusal::NoExtension.into())
+    }
+
+    /// A statement of ours with its tables qualified.
+    pub fn sql(&self, template: &str) -> String {
+        template.replace("@schema@", &self.schema)
+    }
+}

@@ -1,0 +1,105 @@
+//! An error as a value: caught from PostgreSQL, or one of our own refusals.
+
+use crate::decide::advice;
+use crate::decide::refusal::Refusal;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+/// What went wrong, with the parts of a PostgreSQL error report.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub code: PgSqlErrorCode,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// The five characters of the SQLSTATE. PostgreSQL packs six bits to a character.
+    pub fn sqlstate(&self) -> String {
+        let packed = self.code as i32;
+        (0..5)
+            .map(|n| char::from(((packed >> (6 * n)) & 0x3f) as u8 + b'0'))
+            .collect()
+    }
+
+    /// Whether somebody, or a timeout, cancelled the statement.
+    pub fn is_cancel(&self) -> bool {
+        self.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+    }
+
+    /// Whether less work might have gone through: a statement or lock timeout.
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self.code,
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+        )
+    }
+
+    /// With a hint, if it came without.
+    pub fn advised(mut self) -> Failure {
+        if self.hint.is_none() {
+            self.hint = Some(advice::hint(&self.sqlstate()).into());
+        }
+        self
+    }
+
+    /// Reports it at `level` under a message of our own, which names the object.
+    pub fn report_as(&self, level: PgLogLevel, message: String) {
+        let detail = match &self.detail {
+            Some(detail) => format!("SQLSTATE {}: {}", self.sqlstate(), detail),
+            None => format!("SQLSTATE {}.", self.sqlstate()),
+        };
+        let mut report = ErrorReport::new(self.code, message, "pg_reaper").set_detail(detail);
+        if let Some(hint) = &self.hint {
+            report = report.set_hint(hint.clone());
+        }
+        report.report(level);
+    }
+
+    /// Raises it as an error of the running statement.
+    pub fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.code, self.message, "pg_reaper");
+        if let Some(detail) = self.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = self.hint {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return")
+    }
+}
+
+impl From<CaughtError> for Failure {
+    fn from(caught: CaughtError) -> Self {
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic {
+            ereport: report, ..
+        }) = caught;
+        Failure {
+            code: report.sql_error_code(),
+            message: report.message().to_owned(),
+            detail: report.detail().map(str::to_owned),
+            hint: report.hint().map(str::to_owned),
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let packed = refusal
+            .sqlstate()
+            .bytes()
+            .enumerate()
+            .map(|(n, byte)| i32::from(byte.wrapping_sub(b'0') & 0x3f) << (6 * n))
+            .sum::<i32>();
+        Failure {
+            code: packed.into(),
+            message: refusal.to_string(),
+            detail: None,
+            hint: Some(refusal.hint()),
+        }
+    }
+}

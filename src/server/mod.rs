@@ -1,0 +1,38 @@
+//! The edge: everything that touches PostgreSQL. Decisions are made in [`crate::decide`].
+//!
+//! | file | holds |
+//! |---|---|
+//! | `clock` | the server's clock and the local one |
+//! | `settings` | the `pg_reaper.*` settings |
+//! | `failure` | an error as a value |
+//! | `transaction` | transactions and subtransactions that contain their errors |
+//! | `sql` | running SQL with parameters, rows as Rust values |
+//! | `sandbox` | acting as a table's owner, and no further |
+//! | `timeouts` | the two strikes that end a statement |
+//! | `extension` | where the extension lives in this database |
+//! | `policies` | what is watched |
+//! | `pass` | one policy's part of a sweep, the same for worker and function |
+//! | `orphans` | logging what was reaped |
+//! | `lease_row`, `lease_lock` | the two kinds of leadership |
+//! | `leadership` | acquire, renew, step down, release |
+//! | `rounds` | the worker's sweep: which policies are due, and what their failures mean |
+//! | `status` | what each worker tells, in shared memory |
+//! | `worker` | the background worker and its cycle |
+
+mod clock;
+pub mod extension;
+pub mod failure;
+mod leadership;
+mod lease_lock;
+mod lease_row;
+mod orphans;
+pub mod pass;
+pub mod policies;
+mod rounds;
+pub mod sandbox;
+pub mod settings;
+pub mod sql;
+pub mod status;
+mod timeouts;
+pub mod transaction;
+pub mod worker;

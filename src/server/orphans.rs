@@ -1,0 +1,50 @@
+//! Logging what was reaped, one WARNING each up to a limit, then one line with the count.
+
+use super::clock::iso;
+use super::policies::Target;
+use crate::decide::orphan::{Orphan, Rule};
+use crate::decide::progress::Pass;
+use crate::decide::{ServerTime, micros};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+fn warn(message: String, detail: Option<String>) {
+    let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "pg_reaper");
+    if let Some(detail) = detail {
+        report = report.set_detail(detail);
+    }
+    report.report(PgLogLevel::WARNING);
+}
+
+/// Logs each of `orphans`, reaped at `reaped_at` by `rule`. In the worker: after the commit.
+pub fn log(target: &Target, rule: Rule, reaped_at: ServerTime, orphans: &[Orphan]) {
+    for orphan in orphans {
+        let deadline = iso(orphan.deadline);
+        let detail = orphan.detail(target.policy, &target.name, rule, deadline, reaped_at);
+        warn(orphan.message(rule, reaped_at), detail.ok());
+    }
+}
+
+/// Says how many rows of a pass had no line of their own.
+pub fn log_rest(target: &Target, pass: &Pass) {
+    if pass.unlogged > 0 {
+        let all = pass.unlogged + pass.logged as u64;
+        warn(
+            format!(
+                "reaped {} {}orphaned barriers of {}, {all} in this pass",
+                pass.unlogged,
+                if pass.logged > 0 { "more " } else { "" },
+                target.name
+            ),
+            Some("pg_reaper.log_limit bounds the lines of one pass.".into()),
+        );
+    }
+}
+
+/// When a barrier that last moved at `last_progress_at` was due.
+pub fn deadline(rule: Rule, column: ServerTime) -> ServerTime {
+    match rule {
+        Rule::Expired => column,
+        Rule::Stuck(timeout) => column.saturating_add(micros(timeout)),
+    }
+}

@@ -1,0 +1,168 @@
+//! What is watched.
+
+use super::extension::Extension;
+use super::failure::Failure;
+use super::sandbox::{Restriction, as_owner};
+use super::sql::{self, Arg, Row, required};
+use crate::decide::refusal::Refusal;
+use crate::decide::shape::{Column, Shape};
+use pgrx::pg_sys;
+
+/// The columns of the barrier protocol.
+const COLUMNS: [&str; 5] = [
+    "execution_id",
+    "expires_at",
+    "organization_id",
+    "remaining",
+    "last_progress_at",
+];
+
+/// One table that holds rows of a policy: the watched table itself, or a leaf of it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub policy: i64,
+    pub relation: pg_sys::Oid,
+    /// Its name, qualified, and quoted where it must be.
+    pub name: String,
+    pub owner: pg_sys::Oid,
+    /// What it looks like, or why it cannot be swept now.
+    pub shape: Result<Shape, Refusal>,
+}
+
+/// All policies, as the catalogue has them now.
+pub struct Policies {
+    /// In the order of their policies.
+    pub targets: Vec<Target>,
+    /// Policies whose table was dropped.
+    pub bereft: Vec<i64>,
+}
+
+/// The expressions that yield the type names of [`COLUMNS`] of the table `c`, null where there is
+/// no such column.
+pub fn type_expressions() -> String {
+    let template = include_str!("../../sql/column_type.sql");
+    COLUMNS
+        .map(|column| template.replace("@column@", column))
+        .join(",\n  ")
+}
+
+/// The columns whose type names stand in `row` from column `first` on.
+pub fn columns(row: &Row, first: usize) -> Vec<Column> {
+    let column = |(n, name): (usize, &str)| {
+        let type_name = row.text((first + n) as _)?;
+        Some(Column {
+            name: name.into(),
+            type_name,
+        })
+    };
+    COLUMNS.into_iter().enumerate().filter_map(column).collect()
+}
+
+/// Reads them, in a transaction.
+pub fn load(extension: &Extension) -> Result<Policies, Failure> {
+    let statement = extension
+        .sql(include_str!("../../sql/policies.sql"))
+        .replace("@types@", &type_expressions());
+    let mut policies = Policies {
+        targets: vec![],
+        bereft: vec![],
+    };
+    sql::query(&statement, &[], |row| {
+        let policy = required(row.int8(1), "policy")?;
+        let Some(kind) = row.text(5) else {
+            if row.bool(2) != Some(true) {
+                policies.bereft.push(policy);
+            }
+            return Ok(());
+        };
+        let name = required(row.text(6), "name")?;
+        let shape = match &*kind {
+            "r" => Shape::of(&name, &columns(row, 7)),
+            _ => Err(Refusal::NotATable {
+                relation: name.clone(),
+                kind: kind_name(&kind),
+            }),
+        };
+        policies.targets.push(Target {
+            policy,
+            relation: required(row.oid(3), "relation")?,
+            name,
+            owner: required(row.oid(4), "owner")?,
+            shape,
+        });
+        Ok(())
+    })?;
+    Ok(policies)
+}
+
+/// What a `relkind` is called.
+pub fn kind_name(kind: &str) -> &'static str {
+    match kind {
+        "r" => "a table",
+        "p" => "a partitioned table",
+        "v" => "a view",
+        "m" => "a materialized view",
+        "f" => "a foreign table",
+        "i" | "I" => "an index",
+        "S" => "a sequence",
+        "c" => "a composite type",
+        "t" => "a TOAST table",
+        _ => "another kind of relation",
+    }
+}
+
+/// A policy, by its table.
+pub struct Policy {
+    pub id: i64,
+    /// The one that the extension came with.
+    pub builtin: bool,
+}
+
+/// The policy of `relation`, which the caller may have no right to look up.
+pub fn find(extension: &Extension, relation: pg_sys::Oid) -> Result<Option<Policy>, Failure> {
+    let statement = extension.sql(
+        "SELECT id, builtin FROM @schema@.pg_reaper_policy \
+         WHERE relation OPERATOR(pg_catalog.=) $1",
+    );
+    let found = as_owner(extension.owner, Restriction::Full, || {
+        sql::query(&statement, &[Arg::Oid(relation)], |row| {
+            Ok(Policy {
+                id: required(row.int8(1), "id")?,
+                builtin: row.bool(2) == Some(true),
+            })
+        })
+    })?;
+    Ok(found.into_iter().next())
+}
+
+/// Ends policies: their table is gone, or was disowned.
+pub fn forget(extension: &Extension, bereft: &[i64]) -> Result<(), Failure> {
+    let statement =
+        extension.sql("DELETE FROM @schema@.pg_reaper_policy WHERE id OPERATOR(pg_catalog.=) $1");
+    for policy in bereft {
+        sql::execute(&statement, &[Arg::Int8(*policy)])?;
+    }
+    Ok(())
+}
+
+/// Whether `relation` has constraints that are deferred unless told otherwise.
+pub fn has_deferred_constraints(relation: pg_sys::Oid) -> Result<bool, Failure> {
+    let statement = include_str!("../../sql/deferred.sql");
+    let found = sql::query(statement, &[Arg::Oid(relation)], |row| Ok(row.bool(1)))?;
+    Ok(found == [Some(true)])
+}
+
+/// What `relation` is called, or its number when there is none such.
+pub fn name_of(relation: pg_sys::Oid) -> Result<String, Failure> {
+    let statement = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
+                     FROM pg_catalog.pg_class c \
+                     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+                     WHERE c.oid OPERATOR(pg_catalog.=) $1";
+    let found = sql::query(statement, &[Arg::Oid(relation)], |row| {
+        required(row.text(1), "name")
+    })?;
+    Ok(found
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| relation.to_u32().to_string()))
+}

@@ -1,0 +1,100 @@
+//! Acting as a table's owner, and no further.
+//!
+//! A trigger runs as whoever deletes. A superuser who deletes from another's table lends them
+//! its power, and `SET ROLE` is no sandbox: the trigger can `RESET ROLE`. So, as `VACUUM` and
+//! index maintenance do, we switch to the owner in a security-restricted context with a
+//! `search_path` of ours, and undo every setting that the trigger left behind.
+
+use super::failure::Failure;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Who the current user is: the one whose rights count.
+pub fn current_user() -> pg_sys::Oid {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether `role` has the rights of `owner`, as a superuser does.
+pub fn may_act_for(role: pg_sys::Oid, owner: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the role caches, within a transaction.
+    unsafe { pg_sys::has_privs_of_role(role, owner) }
+}
+
+/// Whether this session can become nobody but `owner`: then a trigger of theirs has nothing to
+/// gain from it, and the restrictions may be left off.
+pub fn session_belongs_to(owner: pg_sys::Oid) -> bool {
+    // SAFETY: reads variables of this process.
+    unsafe {
+        pg_sys::GetUserId() == owner
+            && pg_sys::GetSessionUserId() == owner
+            && pg_sys::GetOuterUserId() == owner
+    }
+}
+
+/// What the sandbox keeps a trigger from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Restriction {
+    /// No change of role, no temporary objects, no deferred triggers.
+    Full,
+    /// Only the `search_path` is pinned; for a session that belongs to the owner anyway.
+    PathOnly,
+}
+
+/// Sets a setting until the nesting level or the transaction ends.
+fn set_locally(name: &CStr, value: &CStr) {
+    // SAFETY: both strings are NUL-terminated; GUC_ACTION_SAVE is undone at the nesting level.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// Runs `work` as `owner`. On an error that is raised, the roll-back of the (sub)transaction
+/// puts user and settings back; on a return, this does.
+pub fn as_owner<T>(
+    owner: pg_sys::Oid,
+    restriction: Restriction,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    // SAFETY: user, security context and nesting level are put back before this returns, and by
+    // the abort of the surrounding (sub)transaction when an error is raised.
+    unsafe {
+        let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let nest = pg_sys::NewGUCNestLevel();
+        set_locally(c"search_path", c"pg_catalog, pg_temp");
+        if restriction == Restriction::Full {
+            let flags = pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_NOFORCE_RLS;
+            pg_sys::SetUserIdAndSecContext(owner, context | flags as i32);
+        }
+        let outcome = work();
+        pg_sys::AtEOXact_GUC(false, nest);
+        pg_sys::SetUserIdAndSecContext(user, context);
+        outcome
+    }
+}
+
+/// Runs `work` with `lock_timeout` bounded.
+pub fn with_lock_timeout<T>(
+    limit: std::time::Duration,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let value = std::ffi::CString::new(limit.as_millis().max(1).to_string()).unwrap_or_default();
+    // SAFETY: the nesting level is ended here, or by the abort when an error is raised.
+    unsafe {
+        let nest = pg_sys::NewGUCNestLevel();
+        set_locally(c"lock_timeout", &value);
+        let outcome = work();
+        pg_sys::AtEOXact_GUC(false, nest);
+        outcome
+    }
+}

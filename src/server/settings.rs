@@ -1,0 +1,184 @@
+//! The `pg_reaper.*` settings.
+
+use crate::decide::config::{Leadership, Settings};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+/// `pg_reaper.leadership`, as PostgreSQL knows it.
+#[derive(Clone, Copy, PostgresGucEnum)]
+#[allow(
+    non_camel_case_types,
+    reason = "the names are the values of the setting"
+)]
+enum LeadershipSetting {
+    lease,
+    advisory,
+}
+
+static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+static DATABASES: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"postgres"));
+static INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static LEASE_DURATION: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static LEADERSHIP: GucSetting<LeadershipSetting> =
+    GucSetting::<LeadershipSetting>::new(LeadershipSetting::lease);
+static STUCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
+static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static STATEMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
+static LOG_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(100);
+
+const HOUR_MS: i32 = 3_600_000;
+const DAY_MS: i32 = 24 * HOUR_MS;
+
+struct Int {
+    name: &'static CStr,
+    setting: &'static GucSetting<i32>,
+    range: (i32, i32),
+    context: GucContext,
+    unit: GucFlags,
+    short: &'static CStr,
+    long: &'static CStr,
+}
+
+/// Defines every setting. Those that make sense for one database alone can be set with
+/// `ALTER DATABASE`; the others only in the configuration file.
+pub fn define() {
+    GucRegistry::define_bool_guc(
+        c"pg_reaper.enabled",
+        c"Whether the worker sweeps.",
+        c"When off, it releases its lease and idles.",
+        &ENABLED,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_reaper.databases",
+        c"The database that the worker serves.",
+        c"The name of one database that has the extension.",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"pg_reaper.leadership",
+        c"How a worker becomes the one that sweeps.",
+        c"lease: by the row of pg_reaper_lease. advisory: by a session lock, which writes nothing while idle.",
+        &LEADERSHIP,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    for int in [
+        Int {
+            name: c"pg_reaper.interval",
+            setting: &INTERVAL,
+            range: (10, HOUR_MS),
+            context: GucContext::Sighup,
+            unit: GucFlags::UNIT_MS,
+            short: c"Longest wait between two cycles of the worker.",
+            long: c"Must be shorter than pg_reaper.lease_duration.",
+        },
+        Int {
+            name: c"pg_reaper.lease_duration",
+            setting: &LEASE_DURATION,
+            range: (100, DAY_MS),
+            context: GucContext::Sighup,
+            unit: GucFlags::UNIT_MS,
+            short: c"A lease that was not renewed for this long is free to take.",
+            long: c"Must be longer than pg_reaper.interval.",
+        },
+        Int {
+            name: c"pg_reaper.stuck_timeout",
+            setting: &STUCK_TIMEOUT,
+            range: (0, i32::MAX),
+            context: GucContext::Suset,
+            unit: GucFlags::UNIT_S,
+            short: c"A barrier without progress for this long is reaped too.",
+            long: c"0 turns this off: only expires_at counts.",
+        },
+        Int {
+            name: c"pg_reaper.batch_size",
+            setting: &BATCH_SIZE,
+            range: (1, 100_000),
+            context: GucContext::Suset,
+            unit: GucFlags::default(),
+            short: c"Most rows in one batch, which is one transaction.",
+            long: c"A batch that times out is tried again at half its size.",
+        },
+        Int {
+            name: c"pg_reaper.lock_timeout",
+            setting: &LOCK_TIMEOUT,
+            range: (1, HOUR_MS),
+            context: GucContext::Suset,
+            unit: GucFlags::UNIT_MS,
+            short: c"Longest wait for any lock.",
+            long: c"Never more than a third of pg_reaper.lease_duration.",
+        },
+        Int {
+            name: c"pg_reaper.statement_timeout",
+            setting: &STATEMENT_TIMEOUT,
+            range: (0, HOUR_MS),
+            context: GucContext::Suset,
+            unit: GucFlags::UNIT_MS,
+            short: c"Longest single statement of the worker.",
+            long: c"0 means a third of pg_reaper.lease_duration, and it is never more.",
+        },
+        Int {
+            name: c"pg_reaper.log_limit",
+            setting: &LOG_LIMIT,
+            range: (0, 1_000_000),
+            context: GucContext::Suset,
+            unit: GucFlags::default(),
+            short: c"Rows logged one by one in a pass.",
+            long: c"Past it, one line says how many more there were.",
+        },
+    ] {
+        GucRegistry::define_int_guc(
+            int.name,
+            int.short,
+            int.long,
+            int.setting,
+            int.range.0,
+            int.range.1,
+            int.context,
+            int.unit,
+        );
+    }
+    // SAFETY: called from _PG_init with a NUL-terminated prefix, after all settings are defined.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_reaper".as_ptr()) };
+}
+
+/// The settings as they stand in this process now.
+pub fn read() -> Settings {
+    let optional = |duration: Duration| (duration > Duration::ZERO).then_some(duration);
+    Settings {
+        enabled: ENABLED.get(),
+        databases: databases(),
+        interval: millis(INTERVAL.get()),
+        lease_duration: millis(LEASE_DURATION.get()),
+        leadership: match LEADERSHIP.get() {
+            LeadershipSetting::lease => Leadership::Lease,
+            LeadershipSetting::advisory => Leadership::Advisory,
+        },
+        stuck_timeout: optional(Duration::from_secs(u64::from(
+            STUCK_TIMEOUT.get().unsigned_abs(),
+        ))),
+        batch_size: BATCH_SIZE.get().unsigned_abs() as usize,
+        lock_timeout: millis(LOCK_TIMEOUT.get()),
+        statement_timeout: optional(millis(STATEMENT_TIMEOUT.get())),
+        log_limit: LOG_LIMIT.get().unsigned_abs() as usize,
+    }
+}
+
+/// The database that the worker serves.
+pub fn databases() -> String {
+    DATABASES
+        .get()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn millis(setting: i32) -> Duration {
+    Duration::from_millis(u64::from(setting.unsigned_abs()))
+}

@@ -1,0 +1,202 @@
+//! Running SQL with parameters, its rows as Rust values.
+//!
+//! pgrx's SPI client takes a transaction id even for a SELECT; this one leaves that to the
+//! statement, so that an idle cycle writes nothing.
+
+use super::failure::Failure;
+use crate::decide::ServerTime;
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+use std::ffi::{CStr, CString, c_int, c_long};
+
+/// A parameter.
+pub enum Arg<'a> {
+    Text(&'a str),
+    Int8(i64),
+    Oid(pg_sys::Oid),
+    Time(ServerTime),
+    Tid(pg_sys::ItemPointerData),
+    Tids(&'a [pg_sys::ItemPointerData]),
+}
+
+impl Arg<'_> {
+    fn type_oid(&self) -> pg_sys::Oid {
+        match self {
+            Arg::Text(_) => pg_sys::TEXTOID,
+            Arg::Int8(_) => pg_sys::INT8OID,
+            Arg::Oid(_) => pg_sys::OIDOID,
+            Arg::Time(_) => pg_sys::TIMESTAMPTZOID,
+            Arg::Tid(_) => pg_sys::TIDOID,
+            Arg::Tids(_) => pg_sys::TIDARRAYOID,
+        }
+    }
+
+    /// Its value, borrowed from `self` where it is passed by reference.
+    fn datum(&self) -> Option<pg_sys::Datum> {
+        match self {
+            Arg::Text(text) => text.into_datum(),
+            Arg::Int8(number) => number.into_datum(),
+            Arg::Oid(oid) => oid.into_datum(),
+            Arg::Time(time) => time.into_datum(),
+            Arg::Tid(tid) => Some(pg_sys::Datum::from(std::ptr::from_ref(tid))),
+            Arg::Tids(tids) => Some(tid_array(tids)),
+        }
+    }
+}
+
+fn tid_array(tids: &[pg_sys::ItemPointerData]) -> pg_sys::Datum {
+    let mut elements: Vec<_> = tids
+        .iter()
+        .map(|tid| pg_sys::Datum::from(std::ptr::from_ref(tid)))
+        .collect();
+    // SAFETY: the elements point into `tids`, which outlives the call; construct_array copies
+    // them. A tid is six bytes, by reference, aligned to two.
+    unsafe {
+        let array = pg_sys::construct_array(
+            elements.as_mut_ptr(),
+            elements.len() as c_int,
+            pg_sys::TIDOID,
+            size_of::<pg_sys::ItemPointerData>() as c_int,
+            false,
+            b's' as _,
+        );
+        pg_sys::Datum::from(array)
+    }
+}
+
+/// One row of a result. Columns count from 1.
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    fn datum(&self, column: c_int) -> Option<pg_sys::Datum> {
+        let mut is_null = false;
+        // SAFETY: tuple and descriptor belong to the SPI result that is still open; a column
+        // out of range comes back as null.
+        let datum =
+            unsafe { pg_sys::SPI_getbinval(self.tuple, self.descriptor, column, &mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
+    /// Any column as text, through its type's output function. Bytes that are not UTF-8 (in a
+    /// database of another encoding) are replaced.
+    pub fn text(&self, column: c_int) -> Option<String> {
+        // SAFETY: as in `datum`; SPI_getvalue returns null or a palloc'd C string.
+        unsafe {
+            let value = pg_sys::SPI_getvalue(self.tuple, self.descriptor, column);
+            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+        }
+    }
+
+    /// A column of type `bigint` or `timestamptz`.
+    pub fn int8(&self, column: c_int) -> Option<i64> {
+        self.datum(column).map(|datum| datum.value() as i64)
+    }
+
+    /// A column of type `oid` or `regclass`.
+    pub fn oid(&self, column: c_int) -> Option<pg_sys::Oid> {
+        self.datum(column)
+            .map(|datum| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    pub fn bool(&self, column: c_int) -> Option<bool> {
+        self.datum(column).map(|datum| datum.value() & 1 != 0)
+    }
+
+    /// A column of type `tid`.
+    pub fn tid(&self, column: c_int) -> Option<pg_sys::ItemPointerData> {
+        // SAFETY: a tid is passed by reference to six bytes in the tuple, which is still there.
+        self.datum(column)
+            .map(|datum| unsafe { *datum.cast_mut_ptr::<pg_sys::ItemPointerData>() })
+    }
+}
+
+/// Runs one statement; returns how many rows it touched and what `map` made of those it
+/// returned. Each statement sees what those before it did.
+pub fn run<T>(
+    sql: &str,
+    args: &[Arg],
+    mut map: impl FnMut(&Row) -> Result<T, Failure>,
+) -> Result<(u64, Vec<T>), Failure> {
+    let text = CString::new(sql).map_err(|_| internal("a statement holds a NUL byte"))?;
+    let mut types: Vec<_> = args.iter().map(Arg::type_oid).collect();
+    let nulls: Vec<u8> = args
+        .iter()
+        .map(|arg| if arg.datum().is_some() { b' ' } else { b'n' })
+        .collect();
+    let mut values: Vec<_> = args
+        .iter()
+        .map(|arg| arg.datum().unwrap_or(pg_sys::Datum::null()))
+        .collect();
+    // SAFETY: connect and finish are paired on success; on an error the (sub)transaction abort
+    // closes the connection. The arrays are as long as `args`, and outlive the call.
+    unsafe {
+        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
+            return Err(internal("SPI_connect failed"));
+        }
+        let code = pg_sys::SPI_execute_with_args(
+            text.as_ptr(),
+            args.len() as c_int,
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            nulls.as_ptr().cast(),
+            false,
+            0 as c_long,
+        );
+        if code < 0 {
+            return Err(internal(&format!("SPI_execute failed with code {code}")));
+        }
+        let touched = pg_sys::SPI_processed;
+        let table = pg_sys::SPI_tuptable;
+        let mut rows = Vec::new();
+        if !table.is_null() {
+            for n in 0..(*table).numvals as usize {
+                let tuple = *(*table).vals.add(n);
+                rows.push(map(&Row {
+                    tuple,
+                    descriptor: (*table).tupdesc,
+                })?);
+            }
+        }
+        pg_sys::SPI_finish();
+        Ok((touched, rows))
+    }
+}
+
+/// The rows of a query.
+pub fn query<T>(
+    sql: &str,
+    args: &[Arg],
+    map: impl FnMut(&Row) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    run(sql, args, map).map(|(_, rows)| rows)
+}
+
+/// Runs a statement whose rows do not matter; returns how many it touched.
+pub fn execute(sql: &str, args: &[Arg]) -> Result<u64, Failure> {
+    run(sql, args, |_| Ok(())).map(|(touched, _)| touched)
+}
+
+/// A value that must be there.
+pub fn required<T>(value: Option<T>, what: &str) -> Result<T, Failure> {
+    value.ok_or_else(|| internal(&format!("{what} is null")))
+}
+
+/// An identifier, quoted where it must be.
+pub fn quote_identifier(name: &str) -> Result<String, Failure> {
+    let name = CString::new(name).map_err(|_| internal("a name holds a NUL byte"))?;
+    // SAFETY: quote_identifier returns its argument or a palloc'd copy, both live here.
+    let quoted = unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) };
+    Ok(quoted.to_string_lossy().into_owned())
+}
+
+/// Something that cannot be unless pg_reaper or PostgreSQL is broken.
+pub fn internal(message: &str) -> Failure {
+    Failure {
+        code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        message: message.into(),
+        detail: None,
+        hint: None,
+    }
+}

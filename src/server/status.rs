@@ -1,0 +1,222 @@
+//! What each worker tells about itself, in shared memory.
+//!
+//! Counters outlive a worker that ends and is started afresh; a crash of the server clears them.
+
+use crate::decide::ServerTime;
+use pgrx::{PGRXSharedMemory, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How many workers can tell.
+const SLOTS: usize = 64;
+
+/// Text of bounded length, as shared memory needs it. Longer text is cut at a character.
+#[derive(Clone, Copy)]
+pub struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: u16,
+}
+
+impl<const N: usize> Text<N> {
+    const EMPTY: Self = Text {
+        bytes: [0; N],
+        len: 0,
+    };
+
+    pub fn new(text: &str) -> Self {
+        let len = text.floor_char_boundary(N.min(usize::from(u16::MAX)));
+        let mut bytes = [0; N];
+        bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
+        Text {
+            bytes,
+            len: len as u16,
+        }
+    }
+
+    /// `None` while it is empty.
+    pub fn get(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.bytes[..usize::from(self.len)]);
+        (self.len > 0).then(|| text.into_owned())
+    }
+}
+
+/// What a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Starting,
+    Leader,
+    Standby,
+    Disabled,
+    Misconfigured,
+    NoExtension,
+    /// It ended, and has not been started afresh yet.
+    Down,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Leader => "leader",
+            State::Standby => "standby",
+            State::Disabled => "disabled",
+            State::Misconfigured => "misconfigured",
+            State::NoExtension => "no extension",
+            State::Down => "down",
+        }
+    }
+}
+
+/// One worker. Times are those of the server's clock; 0 stands for never.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    /// 0: nobody uses the slot, or its worker is down.
+    pub pid: i32,
+    pub database_oid: u32,
+    pub database: Text<64>,
+    pub state: State,
+    pub leader: Text<192>,
+    /// 0: none.
+    pub term: i64,
+    pub started_at: ServerTime,
+    pub last_cycle: ServerTime,
+    pub last_sweep: ServerTime,
+    pub rows_reaped: i64,
+    pub errors: i64,
+    pub failures_in_a_row: i32,
+    pub last_error: Text<512>,
+    pub last_error_at: ServerTime,
+    /// The policy whose function swallowed a cancellation, so that the worker had to end; 0: none.
+    pub overruled_policy: i64,
+    /// How often in a row that has happened.
+    pub overruled: u32,
+}
+
+const EMPTY: Slot = Slot {
+    pid: 0,
+    database_oid: 0,
+    database: Text::EMPTY,
+    state: State::Down,
+    leader: Text::EMPTY,
+    term: 0,
+    started_at: 0,
+    last_cycle: 0,
+    last_sweep: 0,
+    rows_reaped: 0,
+    errors: 0,
+    failures_in_a_row: 0,
+    last_error: Text::EMPTY,
+    last_error_at: 0,
+    overruled_policy: 0,
+    overruled: 0,
+};
+
+/// All that pg_reaper keeps in shared memory.
+#[derive(Clone, Copy)]
+pub struct Board {
+    slots: [Slot; SLOTS],
+    /// Starts in a row that never reached a cycle.
+    failed_starts: u32,
+}
+
+// SAFETY: plain data without pointers, guarded by the lock it lies behind.
+unsafe impl PGRXSharedMemory for Board {}
+
+// SAFETY: the name is ours.
+static BOARD: PgLwLock<Board> = unsafe { PgLwLock::new(c"pg_reaper") };
+static READY: AtomicBool = AtomicBool::new(false);
+
+/// Asks for shared memory. Only while the library is preloaded.
+pub fn init() {
+    pg_shmem_init!(
+        BOARD = Board {
+            slots: [EMPTY; SLOTS],
+            failed_starts: 0
+        }
+    );
+    READY.store(true, Ordering::Relaxed);
+}
+
+/// Whether there is shared memory: the library was preloaded.
+pub fn available() -> bool {
+    READY.load(Ordering::Relaxed)
+}
+
+/// Counts one more start, and returns how many before it never reached a cycle.
+pub fn starting() -> u32 {
+    let mut board = BOARD.exclusive();
+    let failed = board.failed_starts;
+    board.failed_starts = failed.saturating_add(1);
+    failed
+}
+
+/// A start has reached its first cycle.
+pub fn started() {
+    BOARD.exclusive().failed_starts = 0;
+}
+
+/// A worker's place on the board.
+pub struct Place {
+    slot: Option<usize>,
+}
+
+impl Place {
+    /// Takes the slot of the database's worker that is down, with its counters, or a free one.
+    /// Without any the worker works all the same, and cannot be seen.
+    pub fn take(pid: i32, database_oid: u32, database: &str, now: ServerTime) -> Place {
+        let mut board = BOARD.exclusive();
+        let slots = &mut board.slots;
+        let slot = slots
+            .iter()
+            .position(|slot| slot.pid == 0 && slot.database_oid == database_oid)
+            .or_else(|| {
+                slots
+                    .iter()
+                    .position(|slot| slot.pid == 0 && slot.database_oid == 0)
+            })
+            .or_else(|| slots.iter().position(|slot| slot.pid == 0));
+        if let Some(n) = slot {
+            if slots[n].database_oid != database_oid {
+                slots[n] = EMPTY;
+            }
+            slots[n].pid = pid;
+            slots[n].database_oid = database_oid;
+            slots[n].database = Text::new(database);
+            slots[n].state = State::Starting;
+            slots[n].started_at = now;
+        }
+        Place { slot }
+    }
+
+    /// Changes what is told.
+    pub fn tell(&self, change: impl FnOnce(&mut Slot)) {
+        if let Some(n) = self.slot {
+            change(&mut BOARD.exclusive().slots[n]);
+        }
+    }
+
+    /// What is told now.
+    pub fn told(&self) -> Slot {
+        self.slot.map_or(EMPTY, |n| BOARD.share().slots[n])
+    }
+}
+
+/// The workers of the server: those that live, and where a database has none, the one that is
+/// down.
+pub fn all() -> Vec<Slot> {
+    let slots = BOARD.share().slots;
+    let lives = |database| {
+        slots
+            .iter()
+            .any(|slot| slot.pid != 0 && slot.database_oid == database)
+    };
+    let mut shown: Vec<Slot> = Vec::new();
+    for slot in slots.iter().filter(|slot| slot.database_oid != 0) {
+        let told = shown
+            .iter()
+            .any(|other| other.database_oid == slot.database_oid);
+        if slot.pid != 0 || !(told || lives(slot.database_oid)) {
+            shown.push(*slot);
+        }
+    }
+    shown
+}

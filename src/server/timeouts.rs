@@ -1,0 +1,79 @@
+//! The two strikes that end a statement of the worker.
+//!
+//! PostgreSQL arms `statement_timeout` only for statements of clients, so the worker arms it
+//! itself. A function of the user's may swallow the cancellation and go on; then a second
+//! timer, which nothing can catch, ends the process. It is started afresh, and the policy whose
+//! function that was is left alone for a while.
+
+use pgrx::pg_sys;
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
+
+// utils/timeout.h, which pgrx does not bind. These raise no error once the timers exist.
+unsafe extern "C-unwind" {
+    fn RegisterTimeout(id: c_int, handler: Option<unsafe extern "C-unwind" fn()>) -> c_int;
+    fn enable_timeout_after(id: c_int, delay_ms: c_int);
+    fn disable_timeout(id: c_int, keep_indicator: bool);
+}
+
+/// The same in every supported version.
+const STATEMENT_TIMEOUT: c_int = 3;
+/// Any id from USER_TIMEOUT on (12 up to 16, 13 since 17) asks for the next free one.
+const ANY_USER_TIMEOUT: c_int = 13;
+
+static SECOND_STRIKE: AtomicI32 = AtomicI32::new(0);
+static OVERRULED: AtomicBool = AtomicBool::new(false);
+
+/// Registers the second timer. Once in the life of a worker, after it has connected.
+pub fn register() {
+    // SAFETY: timeouts are initialised in every process with a database; the handler only sets
+    // flags and a latch.
+    let id = unsafe { RegisterTimeout(ANY_USER_TIMEOUT, Some(overrule)) };
+    SECOND_STRIKE.store(id, Ordering::Relaxed);
+}
+
+/// Whether this process is ending because a function swallowed its cancellation.
+pub fn overruled() -> bool {
+    OVERRULED.load(Ordering::Relaxed)
+}
+
+unsafe extern "C-unwind" fn overrule() {
+    OVERRULED.store(true, Ordering::Relaxed);
+    // SAFETY: what PostgreSQL's own handler for SIGTERM does, in signal context: two flags that
+    // are made for it, and a latch, which is safe to set there.
+    unsafe {
+        pg_sys::ProcDiePending = 1;
+        pg_sys::InterruptPending = 1;
+        pg_sys::SetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// Runs `work` under both timers: cancelled after `limit`, ended after half as long again.
+pub fn limited<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
+    let limit_ms = c_int::try_from(limit.as_millis())
+        .unwrap_or(c_int::MAX)
+        .max(1);
+    // SAFETY: both timers are registered, and disarmed on every way out: here, or by `disarm`
+    // after an error.
+    unsafe {
+        enable_timeout_after(STATEMENT_TIMEOUT, limit_ms);
+        enable_timeout_after(
+            SECOND_STRIKE.load(Ordering::Relaxed),
+            limit_ms.saturating_add(limit_ms / 2 + 1),
+        );
+    }
+    let outcome = work();
+    disarm();
+    outcome
+}
+
+/// Disarms both timers, and forgets a cancellation that came too late to matter.
+pub fn disarm() {
+    // SAFETY: disabling a timer that is not armed does nothing.
+    unsafe {
+        disable_timeout(STATEMENT_TIMEOUT, false);
+        disable_timeout(SECOND_STRIKE.load(Ordering::Relaxed), false);
+        pg_sys::QueryCancelPending = 0;
+    }
+}
