@@ -14,5 +14,5 @@ SELECT m.policy, m.builtin, m.relation, c.relowner, c.relkind::text,
 FROM member m
 LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) m.relation
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-WHERE c.relkind IS DISTINCT FROM 'p'
+WHERE c.relkind IS NULL OR c.relkind OPERATOR(pg_catalog.<>) 'p'
 ORDER BY m.policy, m.relation

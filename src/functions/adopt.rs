@@ -1,5 +1,6 @@
 //! `pg_reaper_adopt()` and `pg_reaper_disown()`.
 
+use super::answer;
 use crate::decide::refusal::Refusal;
 use crate::decide::shape::Shape;
 use crate::server::extension::Extension;
@@ -7,18 +8,19 @@ use crate::server::failure::Failure;
 use crate::server::policies;
 use crate::server::sandbox::{self, Restriction};
 use crate::server::sql::{self, Arg, required};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Watches a table of the application that follows the barrier protocol. Returns its policy's id.
 #[pg_extern(sql = false)]
 fn pg_reaper_adopt(relation: pg_sys::Oid) -> i64 {
-    adopt(relation).unwrap_or_else(|failure| failure.raise())
+    answer(|| adopt(relation))
 }
 
 /// Stops watching it. The table stays as it is.
 #[pg_extern(sql = false)]
 fn pg_reaper_disown(relation: pg_sys::Oid) {
-    disown(relation).unwrap_or_else(|failure| failure.raise());
+    answer(|| disown(relation))
 }
 
 /// What decides whether a table can be adopted.
@@ -34,8 +36,8 @@ struct Facts {
 }
 
 fn facts(extension: &Extension, relation: pg_sys::Oid) -> Result<Facts, Failure> {
-    let statement =
-        include_str!("../../sql/adopt/facts.sql").replace("@types@", &policies::type_expressions());
+    let statement = sql::statement(include_str!("../../sql/adopt/facts.sql"))
+        .replace("@types@", &policies::type_expressions());
     let found = sql::query(
         &statement,
         &[Arg::Oid(relation), Arg::Oid(extension.oid)],
@@ -75,8 +77,7 @@ fn own(extension: &Extension, relation: pg_sys::Oid) -> Result<Facts, Failure> {
 fn adopt(relation: pg_sys::Oid) -> Result<i64, Failure> {
     let extension = Extension::expect()?;
     let table = own(&extension, relation)?;
-    let builtin = policies::find(&extension, relation)?;
-    if let Some(policy) = builtin {
+    if let Some(policy) = policies::find(&extension, relation)? {
         return Err(Refusal::AlreadyAdopted {
             relation: table.name,
             policy: policy.id,
@@ -101,8 +102,8 @@ fn adopt(relation: pg_sys::Oid) -> Result<i64, Failure> {
         return Err(Refusal::Temporary { relation: name }.into());
     }
     table.shape?;
-    let foreign = include_str!("../../sql/adopt/foreign_leaf.sql");
-    let foreign = sql::query(foreign, &[Arg::Oid(relation)], |row| {
+    let foreign = sql::statement(include_str!("../../sql/adopt/foreign_leaf.sql"));
+    let foreign = sql::query(&foreign, &[Arg::Oid(relation)], |row| {
         required(row.text(1), "name")
     })?;
     if let Some(partition) = foreign.into_iter().next() {
@@ -119,7 +120,10 @@ fn adopt(relation: pg_sys::Oid) -> Result<i64, Failure> {
         })
     })?;
     match ids.first() {
-        Some(id) => Ok(*id),
+        Some(id) => {
+            advise_index(&name, relation)?;
+            Ok(*id)
+        }
         // Somebody else adopted it in the meantime.
         None => {
             let policy = policies::find(&extension, relation)?.map_or(0, |policy| policy.id);
@@ -148,4 +152,22 @@ fn disown(relation: pg_sys::Oid) -> Result<(), Failure> {
             policies::forget(&extension, &[policy.id])
         }),
     }
+}
+
+/// Warns of a table whose every sweep would read all of it.
+fn advise_index(name: &str, relation: pg_sys::Oid) -> Result<(), Failure> {
+    let statement = sql::statement(include_str!("../../sql/adopt/indexed.sql"));
+    let indexed = sql::query(&statement, &[Arg::Oid(relation)], |row| Ok(row.bool(1)))?;
+    if indexed != [Some(true)] {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("table {name} has no index that leads with expires_at"),
+            "pg_reaper_adopt",
+        )
+        .set_hint(format!(
+            "Every sweep reads the whole table; run CREATE INDEX CONCURRENTLY ON {name} (expires_at);"
+        ))
+        .report(PgLogLevel::WARNING);
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! It runs the same passes as the worker, whoever leads: rows are locked one by one, so sweeps at
 //! the same time reap disjoint rows.
 
+use super::answer;
 use crate::decide::config::Settings;
 use crate::decide::refusal::Refusal;
 use crate::server::extension::Extension;
@@ -21,7 +22,7 @@ use pgrx::prelude::*;
 /// error where it was asked for by name.
 #[pg_extern(sql = false)]
 fn pg_reaper_sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> i64 {
-    sweep(relation, max_rows).unwrap_or_else(|failure| failure.raise())
+    answer(|| sweep(relation, max_rows))
 }
 
 fn sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> Result<i64, Failure> {
@@ -29,6 +30,8 @@ fn sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> Result<i64, Fa
     if unsafe { pg_sys::RecoveryInProgress() } {
         return Err(Refusal::InRecovery.into());
     }
+    // SAFETY: raises an error in a read-only transaction.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"pg_reaper_sweep()".as_ptr()) };
     let max_rows = match max_rows {
         None => u64::MAX,
         Some(rows) => {

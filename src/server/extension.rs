@@ -21,14 +21,18 @@ pub struct Extension {
 impl Extension {
     /// Looks it up, in a transaction.
     pub fn find() -> Result<Option<Extension>, Failure> {
-        let found = sql::query(include_str!("../../sql/extension.sql"), &[], |row| {
-            Ok(Extension {
-                oid: required(row.oid(1), "the extension")?,
-                schema: sql::quote_identifier(&required(row.text(2), "its schema")?)?,
-                lease_table: row.oid(3),
-                owner: required(row.oid(4), "its owner")?,
-            })
-        })?;
+        let found = sql::query(
+            &sql::statement(include_str!("../../sql/extension.sql")),
+            &[],
+            |row| {
+                Ok(Extension {
+                    oid: required(row.oid(1), "the extension")?,
+                    schema: sql::quote_identifier(&required(row.text(2), "its schema")?)?,
+                    lease_table: row.oid(3),
+                    owner: required(row.oid(4), "its owner")?,
+                })
+            },
+        )?;
         Ok(found.into_iter().next())
     }
 
@@ -39,6 +43,6 @@ impl Extension {
 
     /// A statement of ours with its tables qualified.
     pub fn sql(&self, template: &str) -> String {
-        template.replace("@schema@", &self.schema)
+        sql::statement(template).replace("@schema@", &self.schema)
     }
 }

@@ -99,7 +99,8 @@ pub fn expired<H: Host>(
 ) -> Result<Done, Stop> {
     let mut done = Done::default();
     let mut pass = memory.progress.resume(server_now(), ticks());
-    let due = include_str!("../../sql/sweep/due.sql").replace("@table@", &target.name);
+    let due =
+        sql::statement(include_str!("../../sql/sweep/due.sql")).replace("@table@", &target.name);
     let mut reaper = Reaper::new(host, target, shape, Rule::Expired, limits);
     loop {
         let room = limits.max_rows - done.reaped;
@@ -149,7 +150,8 @@ pub fn stuck<H: Host>(
     let began = ticks();
     let cutoff = server_now().saturating_sub(micros(timeout));
     let mut pass = Pass::unordered(cutoff);
-    let scan = include_str!("../../sql/sweep/stuck.sql").replace("@table@", &target.name);
+    let scan =
+        sql::statement(include_str!("../../sql/sweep/stuck.sql")).replace("@table@", &target.name);
     let first = memory.stuck.next_block;
     let blocks = host.read(|| blocks(target.relation))?;
     let mut reaper = Reaper::new(host, target, shape, Rule::Stuck(timeout), limits);
@@ -215,7 +217,7 @@ impl<'a, H: Host> Reaper<'a, H> {
             Rule::Expired => "expires_at",
             Rule::Stuck(_) => "last_progress_at",
         };
-        let reap = include_str!("../../sql/sweep/reap.sql")
+        let reap = sql::statement(include_str!("../../sql/sweep/reap.sql"))
             .replace("@table@", &target.name)
             .replace("@deadline@", deadline);
         let reap_and_tell = format!(

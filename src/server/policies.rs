@@ -147,8 +147,8 @@ pub fn forget(extension: &Extension, bereft: &[i64]) -> Result<(), Failure> {
 
 /// Whether `relation` has constraints that are deferred unless told otherwise.
 pub fn has_deferred_constraints(relation: pg_sys::Oid) -> Result<bool, Failure> {
-    let statement = include_str!("../../sql/deferred.sql");
-    let found = sql::query(statement, &[Arg::Oid(relation)], |row| Ok(row.bool(1)))?;
+    let statement = sql::statement(include_str!("../../sql/deferred.sql"));
+    let found = sql::query(&statement, &[Arg::Oid(relation)], |row| Ok(row.bool(1)))?;
     Ok(found == [Some(true)])
 }
 

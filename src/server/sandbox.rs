@@ -58,6 +58,31 @@ fn set_locally(name: &CStr, value: &CStr) {
     }
 }
 
+fn pin_path() {
+    set_locally(c"search_path", c"pg_catalog, pg_temp");
+}
+
+/// Runs `work`, a function called from SQL, with a `search_path` of ours: the caller's may name
+/// operators and types of somebody else's making.
+pub fn with_pinned_path<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    nested(|| {
+        pin_path();
+        work()
+    })
+}
+
+/// Runs `work` in a nesting level of settings: what it sets is undone here, or by the abort when
+/// an error is raised.
+fn nested<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the level is ended before this returns.
+    unsafe {
+        let nest = pg_sys::NewGUCNestLevel();
+        let outcome = work();
+        pg_sys::AtEOXact_GUC(false, nest);
+        outcome
+    }
+}
+
 /// Runs `work` as `owner`. On an error that is raised, the roll-back of the (sub)transaction
 /// puts user and settings back; on a return, this does.
 pub fn as_owner<T>(
@@ -65,22 +90,24 @@ pub fn as_owner<T>(
     restriction: Restriction,
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    // SAFETY: user, security context and nesting level are put back before this returns, and by
-    // the abort of the surrounding (sub)transaction when an error is raised.
-    unsafe {
+    nested(|| {
+        pin_path();
+        let restrictions = match restriction {
+            Restriction::Full => pg_sys::SECURITY_RESTRICTED_OPERATION,
+            Restriction::PathOnly => 0,
+        };
+        let flags = (restrictions | pg_sys::SECURITY_NOFORCE_RLS) as i32;
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        let nest = pg_sys::NewGUCNestLevel();
-        set_locally(c"search_path", c"pg_catalog, pg_temp");
-        if restriction == Restriction::Full {
-            let flags = pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_NOFORCE_RLS;
-            pg_sys::SetUserIdAndSecContext(owner, context | flags as i32);
+        // SAFETY: user and security context are put back when `work` returns, and by the abort of
+        // the surrounding (sub)transaction when an error is raised.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+            pg_sys::SetUserIdAndSecContext(owner, context | flags);
+            let outcome = work();
+            pg_sys::SetUserIdAndSecContext(user, context);
+            outcome
         }
-        let outcome = work();
-        pg_sys::AtEOXact_GUC(false, nest);
-        pg_sys::SetUserIdAndSecContext(user, context);
-        outcome
-    }
+    })
 }
 
 /// Runs `work` with `lock_timeout` bounded.
@@ -89,12 +116,8 @@ pub fn with_lock_timeout<T>(
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let value = std::ffi::CString::new(limit.as_millis().max(1).to_string()).unwrap_or_default();
-    // SAFETY: the nesting level is ended here, or by the abort when an error is raised.
-    unsafe {
-        let nest = pg_sys::NewGUCNestLevel();
+    nested(|| {
         set_locally(c"lock_timeout", &value);
-        let outcome = work();
-        pg_sys::AtEOXact_GUC(false, nest);
-        outcome
-    }
+        work()
+    })
 }

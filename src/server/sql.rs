@@ -8,6 +8,16 @@ use crate::decide::ServerTime;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, CString, c_int, c_long};
 
+/// The statement of a template: without the comments at its head, which would fill the CONTEXT of
+/// every error.
+pub fn statement(template: &str) -> String {
+    let lines: Vec<_> = template
+        .lines()
+        .filter(|line| !line.starts_with("--"))
+        .collect();
+    lines.join("\n")
+}
+
 /// A parameter.
 pub enum Arg<'a> {
     Text(&'a str),

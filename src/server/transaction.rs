@@ -14,6 +14,8 @@ use std::panic::{AssertUnwindSafe, UnwindSafe};
 /// Should the roll-back itself fail, that error is not caught: it ends the process, and the
 /// postmaster starts another.
 pub fn in_transaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // SAFETY: reads a variable of this process.
+    let context = unsafe { pg_sys::CurrentMemoryContext };
     let outcome = contain(|| {
         // SAFETY: no transaction is open in this worker; an error in here is caught and rolled
         // back below.
@@ -33,7 +35,7 @@ pub fn in_transaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
         if outcome.is_err() {
             pg_sys::AbortCurrentTransaction();
         }
-        pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        pg_sys::MemoryContextSwitchTo(context);
         pg_sys::pgstat_report_stat(false);
     }
     outcome

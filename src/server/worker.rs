@@ -163,12 +163,32 @@ pub extern "C-unwind" fn pg_reaper_worker_main(_argument: pg_sys::Datum) {
     wait_before_connecting(schedule::start_delay(failed), &database);
     connect(&settings::databases());
     let mut worker = Worker::new(settings::databases());
+    let memory = cycle_memory();
     loop {
+        // SAFETY: nothing that one cycle allocated is used by the next.
+        unsafe { pg_sys::MemoryContextReset(memory) };
         worker.cycle();
         wait(worker.next);
         if reload_if_pending() {
             worker.reloaded();
         }
+    }
+}
+
+/// A memory context for what a cycle allocates outside its transactions, current from now on, so
+/// that nothing piles up in a process that lives for months.
+fn cycle_memory() -> pg_sys::MemoryContext {
+    // SAFETY: a child of the top context, which lives as long as the process.
+    unsafe {
+        let memory = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::TopMemoryContext,
+            c"pg_reaper cycle".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        pg_sys::MemoryContextSwitchTo(memory);
+        memory
     }
 }
 
