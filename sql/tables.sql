@@ -22,7 +22,7 @@ CREATE TABLE @extschema@.pg_barrier_state (
   created_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
   expires_at       timestamptz NOT NULL,
   last_progress_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-  CHECK (expires_at > created_at)
+  CHECK (expires_at OPERATOR(pg_catalog.>) created_at)
 );
 -- None on last_progress_at: each decrement writes it, and must stay a heap-only update.
 CREATE INDEX pg_barrier_state_expires_at ON @extschema@.pg_barrier_state (expires_at);

@@ -1,0 +1,60 @@
+"""Sessions on a throwaway server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+
+class Sessions:
+    """How tests talk to a server that listens in ``directory`` on ``port``."""
+
+    # The Unix socket lies in a folder of the server's own, so one port serves all.
+    port = 5432
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._connections: list[psycopg.Connection[Any]] = []
+
+    def address(self, dbname: str = "postgres", user: str = "postgres") -> dict[str, Any]:
+        """Connection parameters, for psycopg or for another process."""
+        return {"host": str(self.directory), "port": self.port, "dbname": dbname, "user": user}
+
+    def dsn(self, dbname: str = "postgres", user: str = "postgres") -> str:
+        """The address as one string, for psql and its kind."""
+        return " ".join(f"{key}={value}" for key, value in self.address(dbname, user).items())
+
+    def connect(
+        self, dbname: str = "postgres", user: str = "postgres", autocommit: bool = True, **kwargs: Any
+    ) -> psycopg.Connection[Any]:
+        """A new session, closed when the server ends if not before."""
+        connection = psycopg.connect(**self.address(dbname, user), autocommit=autocommit, **kwargs)
+        self._connections = [c for c in self._connections if not c.closed]
+        self._connections.append(connection)
+        return connection
+
+    def query(self, query: str, params: Sequence[Any] | None = None, **where: Any) -> list[tuple[Any, ...]]:
+        """The rows of one statement, run in a session of its own."""
+        with psycopg.connect(**self.address(**where), autocommit=True) as connection:
+            cursor = connection.execute(query, params)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, query: str, params: Sequence[Any] | None = None, **where: Any) -> Any:
+        """The first column of the only row, or None if there is no row."""
+        rows = self.query(query, params, **where)
+        assert len(rows) <= 1, f"one row expected, {len(rows)} found: {query}"
+        return rows[0][0] if rows else None
+
+    def execute(self, *statements: str, **where: Any) -> None:
+        """Runs statements one after the other, each in a transaction of its own."""
+        with psycopg.connect(**self.address(**where), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def close_connections(self) -> None:
+        """Closes what ``connect`` opened."""
+        while self._connections:
+            self._connections.pop().close()
