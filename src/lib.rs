@@ -5,10 +5,7 @@
 //! - `functions`: what is called from SQL
 //! - `sql/`: the tables and functions of the extension, and the statements that it runs
 
-#![cfg_attr(
-    not(feature = "server"),
-    allow(dead_code, reason = "decisions alone, to be tested")
-)]
+#![cfg_attr(not(feature = "server"), allow(dead_code, reason = "decisions alone, to be tested"))]
 
 mod decide;
 

@@ -9,9 +9,7 @@ pub struct BatchSize {
 impl BatchSize {
     /// Starts at `setting` rows; never below one.
     pub fn new(setting: usize) -> Self {
-        Self {
-            current: setting.max(1),
-        }
+        Self { current: setting.max(1) }
     }
 
     /// The size to use while the setting is `setting`: a lowered setting holds at once.

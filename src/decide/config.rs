@@ -61,18 +61,14 @@ impl Settings {
         if self.interval < self.lease_duration {
             return Ok(());
         }
-        Err(Misconfigured {
-            interval: self.interval,
-            lease_duration: self.lease_duration,
-        })
+        Err(Misconfigured { interval: self.interval, lease_duration: self.lease_duration })
     }
 
     /// The longest single statement: the setting, and never more than a third of the lease, so
     /// that no batch outlives it.
     pub fn statement_limit(&self) -> Duration {
         let third = self.lease_duration / 3;
-        self.statement_timeout
-            .map_or(third, |limit| limit.min(third))
+        self.statement_timeout.map_or(third, |limit| limit.min(third))
     }
 
     /// The longest wait for a lock, bounded like a statement.
@@ -111,11 +107,7 @@ impl InForce {
             }
             (Err(why), Some(last)) => {
                 let (interval, lease_duration) = (last.interval, last.lease_duration);
-                self.settings = Some(Settings {
-                    interval,
-                    lease_duration,
-                    ..read
-                });
+                self.settings = Some(Settings { interval, lease_duration, ..read });
                 Change::PairKept(why)
             }
             (Err(why), None) => Change::CannotLead(why),
@@ -146,15 +138,8 @@ mod tests {
     fn the_interval_must_be_shorter_than_the_lease() {
         assert!(settings(4999, 5000).check().is_ok());
         let error = settings(5000, 5000).check().unwrap_err();
-        assert!(
-            error.to_string().contains("pg_reaper.interval (5s)"),
-            "{error}"
-        );
-        assert!(
-            error.hint().contains("pg_reaper.lease_duration to 10s"),
-            "{}",
-            error.hint()
-        );
+        assert!(error.to_string().contains("pg_reaper.interval (5s)"), "{error}");
+        assert!(error.hint().contains("pg_reaper.lease_duration to 10s"), "{}", error.hint());
     }
 
     #[test]
@@ -172,10 +157,7 @@ mod tests {
     #[test]
     fn at_start_a_bad_pair_keeps_the_worker_from_leading_until_a_valid_one_comes() {
         let mut in_force = InForce::default();
-        assert!(matches!(
-            in_force.take_up(settings(9, 9)),
-            Change::CannotLead(_)
-        ));
+        assert!(matches!(in_force.take_up(settings(9, 9)), Change::CannotLead(_)));
         assert_eq!(in_force.settings(), None);
         assert_eq!(in_force.take_up(settings(1, 9)), Change::InForce);
         assert_eq!(in_force.settings(), Some(&settings(1, 9)));
@@ -189,10 +171,7 @@ mod tests {
         bad.batch_size = 7;
         assert!(matches!(in_force.take_up(bad), Change::PairKept(_)));
         let kept = in_force.settings().unwrap();
-        assert_eq!(
-            (kept.interval.as_millis(), kept.lease_duration.as_millis()),
-            (1, 9)
-        );
+        assert_eq!((kept.interval.as_millis(), kept.lease_duration.as_millis()), (1, 9));
         assert_eq!(kept.batch_size, 7);
     }
 }

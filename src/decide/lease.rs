@@ -146,10 +146,9 @@ pub enum Verdict {
 pub fn judge(me: &str, term: &Term, sight: &Sight) -> Verdict {
     match sight {
         Sight::Row(row) if term.holds(me, row) => Verdict::Ours,
-        Sight::Row(row) => Verdict::NotOurs(Reason::Taken {
-            leader: row.leader.clone(),
-            term: row.term,
-        }),
+        Sight::Row(row) => {
+            Verdict::NotOurs(Reason::Taken { leader: row.leader.clone(), term: row.term })
+        }
         Sight::Locked => Verdict::InDoubt,
         Sight::Missing => Verdict::NotOurs(Reason::Missing),
         Sight::Doubled => Verdict::NotOurs(Reason::Doubled),
@@ -184,10 +183,7 @@ impl Standing {
 
     /// The lease was acquired or stamped by an attempt that began at `started`.
     pub fn stamped(number: i64, started: Ticks, lease_duration: Duration) -> Standing {
-        Standing::Leader(Term {
-            number,
-            trusted_until: started + lease_duration,
-        })
+        Standing::Leader(Term { number, trusted_until: started + lease_duration })
     }
 
     /// A renewal failed or could not be told. Steps down once trust has run out.

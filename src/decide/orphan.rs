@@ -65,11 +65,8 @@ impl Orphan {
         if let Some(remaining) = self.remaining {
             facts.push(format!("remaining {remaining}"));
         }
-        let facts = if facts.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", facts.join(", "))
-        };
+        let facts =
+            if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
         let late = self.lateness_ms(reaped_at) as f64 / 1000.0;
         let rule = match rule {
             Rule::Expired => format!("{late:.3} s past its deadline"),
@@ -77,10 +74,7 @@ impl Orphan {
                 format!("no progress for {:.3} s", late + timeout.as_secs_f64())
             }
         };
-        format!(
-            "reaped orphaned barrier {id}{facts}: {rule}, {}",
-            reason(self.remaining)
-        )
+        format!("reaped orphaned barrier {id}{facts}: {rule}, {}", reason(self.remaining))
     }
 
     /// The DETAIL of its WARNING: the same facts for machines, as one JSON object.
@@ -148,45 +142,26 @@ mod tests {
 
     #[test]
     fn columns_that_are_missing_are_left_out() {
-        let bare = Orphan {
-            execution_id: None,
-            organization_id: None,
-            remaining: None,
-            deadline: 0,
-        };
+        let bare =
+            Orphan { execution_id: None, organization_id: None, remaining: None, deadline: 0 };
         let said = bare.message(Rule::Expired, 0);
-        assert!(
-            said.starts_with("reaped orphaned barrier (null): 0.000 s"),
-            "{said}"
-        );
+        assert!(said.starts_with("reaped orphaned barrier (null): 0.000 s"), "{said}");
     }
 
     #[test]
     fn no_id_can_forge_a_log_line() {
-        for evil in [
-            "a\nFATAL: b",
-            "a\r\nb",
-            "\u{1b}[2Jx",
-            "\"",
-            "\u{2028}",
-            "\u{85}",
-            "\u{202e}x",
-        ] {
+        for evil in ["a\nFATAL: b", "a\r\nb", "\u{1b}[2Jx", "\"", "\u{2028}", "\u{85}", "\u{202e}x"]
+        {
             let line = orphan(evil, 1).message(Rule::Expired, 0);
             let detail = orphan(evil, 1)
                 .detail(1, "t", Rule::Expired, "d".into(), 0)
                 .expect("strings always serialise");
             assert!(
-                line.chars()
-                    .all(|c| !c.is_control() && !"\u{2028}\u{202e}".contains(c)),
+                line.chars().all(|c| !c.is_control() && !"\u{2028}\u{202e}".contains(c)),
                 "{line}"
             );
             assert!(detail.chars().all(|c| c >= ' '), "{detail}");
         }
-        assert!(
-            orphan("a\"b", 1)
-                .message(Rule::Expired, 0)
-                .contains(r#""a\"b""#)
-        );
+        assert!(orphan("a\"b", 1).message(Rule::Expired, 0).contains(r#""a\"b""#));
     }
 }

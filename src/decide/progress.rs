@@ -23,13 +23,7 @@ pub struct Due {
 }
 
 /// Before every row.
-const START: Due = Due {
-    deadline: ServerTime::MIN,
-    tid: Tid {
-        block: 0,
-        offset: 0,
-    },
-};
+const START: Due = Due { deadline: ServerTime::MIN, tid: Tid { block: 0, offset: 0 } };
 
 /// A pass under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +45,7 @@ pub struct Pass {
 impl Pass {
     /// A pass over rows that are found in another way than by their deadline.
     pub fn unordered(cutoff: ServerTime) -> Self {
-        Pass {
-            cutoff,
-            after: START,
-            walk: None,
-            left_over: None,
-            logged: 0,
-            unlogged: 0,
-        }
+        Pass { cutoff, after: START, walk: None, left_over: None, logged: 0, unlogged: 0 }
     }
 
     /// A batch of `tried` rows, the first of them `first` and the last `last`, reaped `reaped`.
@@ -88,18 +75,11 @@ impl Progress {
         let low_water = self.low_water.filter(|_| ticks < self.next_walk);
         let after = match low_water {
             // The clock may have been set back behind the mark.
-            Some(mark) => Due {
-                deadline: mark.min(now),
-                ..START
-            },
+            Some(mark) => Due { deadline: mark.min(now), ..START },
             None => START,
         };
         let walk = low_water.is_none().then_some(ticks);
-        Pass {
-            after,
-            walk,
-            ..Pass::unordered(now)
-        }
+        Pass { after, walk, ..Pass::unordered(now) }
     }
 
     /// The first read of a pass ended: what it cost decides when the left edge is walked again.
@@ -116,10 +96,7 @@ impl Progress {
 
     /// The pass came to its end: nothing is left below the mark.
     pub fn finish(&mut self, pass: &Pass) {
-        self.low_water = Some(
-            pass.left_over
-                .map_or(pass.cutoff, |left| left.min(pass.cutoff)),
-        );
+        self.low_water = Some(pass.left_over.map_or(pass.cutoff, |left| left.min(pass.cutoff)));
     }
 }
 
@@ -160,10 +137,7 @@ mod tests {
     use super::*;
 
     fn due(deadline: ServerTime, offset: u16) -> Due {
-        Due {
-            deadline,
-            tid: Tid { block: 0, offset },
-        }
+        Due { deadline, tid: Tid { block: 0, offset } }
     }
 
     const fn ms(n: u64) -> Ticks {
@@ -233,9 +207,6 @@ mod tests {
         assert_eq!((scan.next_block, scan.due), (1024, ms(202)));
         assert!(scan.step_done(2000, ms(202), ms(203), stuck));
         assert_eq!((scan.next_block, scan.due), (0, ms(10_000)));
-        assert!(
-            scan.step_done(0, ms(10_000), ms(10_000), stuck),
-            "an empty table is one step"
-        );
+        assert!(scan.step_done(0, ms(10_000), ms(10_000), stuck), "an empty table is one step");
     }
 }

@@ -10,10 +10,7 @@ pub enum Refusal {
     #[error("relation with OID {oid} does not exist")]
     NoRelation { oid: u32 },
     #[error("{relation} is {kind}, not a table")]
-    NotATable {
-        relation: String,
-        kind: &'static str,
-    },
+    NotATable { relation: String, kind: &'static str },
     #[error("table {relation} has a foreign partition {partition}")]
     ForeignPartition { relation: String, partition: String },
     #[error("table {relation} is temporary")]
@@ -23,18 +20,9 @@ pub enum Refusal {
     #[error("table {relation} belongs to pg_reaper")]
     OwnTable { relation: String },
     #[error("table {relation} has no column \"{column}\"")]
-    NoColumn {
-        relation: String,
-        column: &'static str,
-        wanted: &'static str,
-    },
+    NoColumn { relation: String, column: &'static str, wanted: &'static str },
     #[error("column \"{column}\" of table {relation} has type {found}, not {wanted}")]
-    WrongType {
-        relation: String,
-        column: &'static str,
-        found: String,
-        wanted: &'static str,
-    },
+    WrongType { relation: String, column: &'static str, found: String, wanted: &'static str },
     #[error("table {relation} is watched already, by policy {policy}")]
     AlreadyAdopted { relation: String, policy: i64 },
     #[error("table {relation} is not watched by pg_reaper")]

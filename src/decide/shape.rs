@@ -25,10 +25,7 @@ impl Shape {
     /// another type is not used, as if it were not there.
     pub fn of(relation: &str, columns: &[Column]) -> Result<Shape, Refusal> {
         let type_of = |name: &str| {
-            columns
-                .iter()
-                .find(|column| column.name == name)
-                .map(|column| &*column.type_name)
+            columns.iter().find(|column| column.name == name).map(|column| &*column.type_name)
         };
         for (column, wanted) in [("execution_id", "text"), ("expires_at", TIMESTAMPTZ)] {
             match type_of(column) {
@@ -42,20 +39,13 @@ impl Shape {
                     });
                 }
                 None => {
-                    return Err(Refusal::NoColumn {
-                        relation: relation.into(),
-                        column,
-                        wanted,
-                    });
+                    return Err(Refusal::NoColumn { relation: relation.into(), column, wanted });
                 }
             }
         }
         Ok(Shape {
             organization_id: type_of("organization_id") == Some("text"),
-            remaining: matches!(
-                type_of("remaining"),
-                Some("integer" | "bigint" | "smallint")
-            ),
+            remaining: matches!(type_of("remaining"), Some("integer" | "bigint" | "smallint")),
             last_progress_at: type_of("last_progress_at") == Some(TIMESTAMPTZ),
         })
     }
@@ -66,12 +56,7 @@ mod tests {
     use super::*;
 
     fn columns(list: &[(&str, &str)]) -> Vec<Column> {
-        list.iter()
-            .map(|(n, t)| Column {
-                name: (*n).into(),
-                type_name: (*t).into(),
-            })
-            .collect()
+        list.iter().map(|(n, t)| Column { name: (*n).into(), type_name: (*t).into() }).collect()
     }
 
     #[test]
@@ -89,19 +74,11 @@ mod tests {
             ("remaining", "integer"),
             ("last_progress_at", TIMESTAMPTZ),
         ]);
-        let shape = Shape {
-            organization_id: false,
-            remaining: true,
-            last_progress_at: true,
-        };
+        let shape = Shape { organization_id: false, remaining: true, last_progress_at: true };
         assert_eq!(Shape::of("t", &table), Ok(shape));
         table[2].type_name = "text".into();
         table[3].type_name = "text".into();
-        let shape = Shape {
-            organization_id: true,
-            remaining: false,
-            last_progress_at: true,
-        };
+        let shape = Shape { organization_id: true, remaining: false, last_progress_at: true };
         assert_eq!(Shape::of("t", &table), Ok(shape));
     }
 

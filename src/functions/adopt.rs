@@ -38,25 +38,19 @@ struct Facts {
 fn facts(extension: &Extension, relation: pg_sys::Oid) -> Result<Facts, Failure> {
     let statement = sql::statement(include_str!("../../sql/adopt/facts.sql"))
         .replace("@types@", &policies::type_expressions());
-    let found = sql::query(
-        &statement,
-        &[Arg::Oid(relation), Arg::Oid(extension.oid)],
-        |row| {
-            let name = required(row.text(1), "name")?;
-            Ok(Facts {
-                kind: required(row.text(2), "kind")?,
-                owner: required(row.oid(3), "owner")?,
-                temporary: row.bool(4) == Some(true),
-                system: row.bool(5) == Some(true),
-                member: row.bool(6) == Some(true),
-                shape: Shape::of(&name, &policies::columns(row, 7)),
-                name,
-            })
-        },
-    )?;
-    let missing = || Refusal::NoRelation {
-        oid: relation.to_u32(),
-    };
+    let found = sql::query(&statement, &[Arg::Oid(relation), Arg::Oid(extension.oid)], |row| {
+        let name = required(row.text(1), "name")?;
+        Ok(Facts {
+            kind: required(row.text(2), "kind")?,
+            owner: required(row.oid(3), "owner")?,
+            temporary: row.bool(4) == Some(true),
+            system: row.bool(5) == Some(true),
+            member: row.bool(6) == Some(true),
+            shape: Shape::of(&name, &policies::columns(row, 7)),
+            name,
+        })
+    })?;
+    let missing = || Refusal::NoRelation { oid: relation.to_u32() };
     found.into_iter().next().ok_or_else(|| missing().into())
 }
 
@@ -64,10 +58,7 @@ fn facts(extension: &Extension, relation: pg_sys::Oid) -> Result<Facts, Failure>
 fn own(extension: &Extension, relation: pg_sys::Oid) -> Result<Facts, Failure> {
     let known = facts(extension, relation)?;
     if !sandbox::may_act_for(sandbox::current_user(), known.owner) {
-        return Err(Refusal::NotOwner {
-            relation: known.name,
-        }
-        .into());
+        return Err(Refusal::NotOwner { relation: known.name }.into());
     }
     // SAFETY: takes a lock until the end of the transaction; the caller is its owner.
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
@@ -78,19 +69,13 @@ fn adopt(relation: pg_sys::Oid) -> Result<i64, Failure> {
     let extension = Extension::expect()?;
     let table = own(&extension, relation)?;
     if let Some(policy) = policies::find(&extension, relation)? {
-        return Err(Refusal::AlreadyAdopted {
-            relation: table.name,
-            policy: policy.id,
-        }
-        .into());
+        return Err(Refusal::AlreadyAdopted { relation: table.name, policy: policy.id }.into());
     }
     let name = table.name;
     if !matches!(&*table.kind, "r" | "p") {
-        return Err(Refusal::NotATable {
-            relation: name,
-            kind: policies::kind_name(&table.kind),
-        }
-        .into());
+        return Err(
+            Refusal::NotATable { relation: name, kind: policies::kind_name(&table.kind) }.into()
+        );
     }
     if table.member {
         return Err(Refusal::OwnTable { relation: name }.into());
@@ -103,21 +88,13 @@ fn adopt(relation: pg_sys::Oid) -> Result<i64, Failure> {
     }
     table.shape?;
     let foreign = sql::statement(include_str!("../../sql/adopt/foreign_leaf.sql"));
-    let foreign = sql::query(&foreign, &[Arg::Oid(relation)], |row| {
-        required(row.text(1), "name")
-    })?;
+    let foreign = sql::query(&foreign, &[Arg::Oid(relation)], |row| required(row.text(1), "name"))?;
     if let Some(partition) = foreign.into_iter().next() {
-        return Err(Refusal::ForeignPartition {
-            relation: name,
-            partition,
-        }
-        .into());
+        return Err(Refusal::ForeignPartition { relation: name, partition }.into());
     }
     let statement = extension.sql(include_str!("../../sql/adopt/adopt.sql"));
     let ids = sandbox::as_owner(extension.owner, Restriction::Full, || {
-        sql::query(&statement, &[Arg::Oid(relation)], |row| {
-            required(row.int8(1), "id")
-        })
+        sql::query(&statement, &[Arg::Oid(relation)], |row| required(row.int8(1), "id"))
     })?;
     match ids.first() {
         Some(id) => {
@@ -127,11 +104,7 @@ fn adopt(relation: pg_sys::Oid) -> Result<i64, Failure> {
         // Somebody else adopted it in the meantime.
         None => {
             let policy = policies::find(&extension, relation)?.map_or(0, |policy| policy.id);
-            Err(Refusal::AlreadyAdopted {
-                relation: name,
-                policy,
-            }
-            .into())
+            Err(Refusal::AlreadyAdopted { relation: name, policy }.into())
         }
     }
 }
@@ -140,14 +113,8 @@ fn disown(relation: pg_sys::Oid) -> Result<(), Failure> {
     let extension = Extension::expect()?;
     let table = own(&extension, relation)?;
     match policies::find(&extension, relation)? {
-        None => Err(Refusal::NotAdopted {
-            relation: table.name,
-        }
-        .into()),
-        Some(policy) if policy.builtin => Err(Refusal::BuiltIn {
-            relation: table.name,
-        }
-        .into()),
+        None => Err(Refusal::NotAdopted { relation: table.name }.into()),
+        Some(policy) if policy.builtin => Err(Refusal::BuiltIn { relation: table.name }.into()),
         Some(policy) => sandbox::as_owner(extension.owner, Restriction::Full, || {
             policies::forget(&extension, &[policy.id])
         }),

@@ -7,9 +7,7 @@ use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
 fn time(time: ServerTime) -> Option<TimestampWithTimeZone> {
-    (time != 0)
-        .then(|| TimestampWithTimeZone::try_from(time).ok())
-        .flatten()
+    (time != 0).then(|| TimestampWithTimeZone::try_from(time).ok()).flatten()
 }
 
 /// A row for each worker. Without the preload there is none, and a NOTICE says why.

@@ -59,37 +59,23 @@ fn sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> Result<i64, Fa
 /// What to sweep: what was asked for, and what the caller may act for.
 fn targets(relation: Option<pg_sys::Oid>) -> Result<Vec<Target>, Failure> {
     let extension = Extension::expect()?;
-    let all = sandbox::as_owner(extension.owner, Restriction::Full, || {
-        policies::load(&extension)
-    })?;
+    let all = sandbox::as_owner(extension.owner, Restriction::Full, || policies::load(&extension))?;
     let caller = sandbox::current_user();
     let mut targets = all.targets;
     if let Some(relation) = relation {
         let Some(policy) = policies::find(&extension, relation)? else {
-            return Err(Refusal::NotAdopted {
-                relation: policies::name_of(relation)?,
-            }
-            .into());
+            return Err(Refusal::NotAdopted { relation: policies::name_of(relation)? }.into());
         };
         targets.retain(|target| target.policy == policy.id);
-        if let Some(target) = targets
-            .iter()
-            .find(|t| !sandbox::may_act_for(caller, t.owner))
-        {
-            return Err(Refusal::NotOwner {
-                relation: target.name.clone(),
-            }
-            .into());
+        if let Some(target) = targets.iter().find(|t| !sandbox::may_act_for(caller, t.owner)) {
+            return Err(Refusal::NotOwner { relation: target.name.clone() }.into());
         }
         return Ok(targets);
     }
     targets.retain(|target| {
         let allowed = sandbox::may_act_for(caller, target.owner);
         if !allowed {
-            notice!(
-                "passing over table {}, whose owner you are not",
-                target.name
-            );
+            notice!("passing over table {}, whose owner you are not", target.name);
         }
         allowed
     });
@@ -107,10 +93,7 @@ fn one(
     if !sandbox::session_belongs_to(target.owner)
         && policies::has_deferred_constraints(target.relation)?
     {
-        return Err(Refusal::DeferredConstraints {
-            relation: target.name.clone(),
-        }
-        .into());
+        return Err(Refusal::DeferredConstraints { relation: target.name.clone() }.into());
     }
     let mut memory = Memory::new(settings.batch_size);
     let mut limits = Limits {
@@ -173,11 +156,7 @@ impl Host for Caller {
     }
 
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction {
-        if sandbox::session_belongs_to(owner) {
-            Restriction::PathOnly
-        } else {
-            Restriction::Full
-        }
+        if sandbox::session_belongs_to(owner) { Restriction::PathOnly } else { Restriction::Full }
     }
 
     fn reaped(&mut self, _rows: u64) {}

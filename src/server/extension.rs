@@ -21,18 +21,15 @@ pub struct Extension {
 impl Extension {
     /// Looks it up, in a transaction.
     pub fn find() -> Result<Option<Extension>, Failure> {
-        let found = sql::query(
-            &sql::statement(include_str!("../../sql/extension.sql")),
-            &[],
-            |row| {
+        let found =
+            sql::query(&sql::statement(include_str!("../../sql/extension.sql")), &[], |row| {
                 Ok(Extension {
                     oid: required(row.oid(1), "the extension")?,
                     schema: sql::quote_identifier(&required(row.text(2), "its schema")?)?,
                     lease_table: row.oid(3),
                     owner: required(row.oid(4), "its owner")?,
                 })
-            },
-        )?;
+            })?;
         Ok(found.into_iter().next())
     }
 

@@ -18,9 +18,7 @@ impl Failure {
     /// The five characters of the SQLSTATE. PostgreSQL packs six bits to a character.
     pub fn sqlstate(&self) -> String {
         let packed = self.code as i32;
-        (0..5)
-            .map(|n| char::from(((packed >> (6 * n)) & 0x3f) as u8 + b'0'))
-            .collect()
+        (0..5).map(|n| char::from(((packed >> (6 * n)) & 0x3f) as u8 + b'0')).collect()
     }
 
     /// Whether somebody, or a timeout, cancelled the statement.
@@ -75,9 +73,7 @@ impl From<CaughtError> for Failure {
     fn from(caught: CaughtError) -> Self {
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
-        | CaughtError::RustPanic {
-            ereport: report, ..
-        }) = caught;
+        | CaughtError::RustPanic { ereport: report, .. }) = caught;
         Failure {
             code: report.sql_error_code(),
             message: report.message().to_owned(),

@@ -4,30 +4,14 @@
 use super::clock::server_now;
 use super::extension::Extension;
 use super::failure::Failure;
+use super::held::{Held, hold, named, release_held};
 use super::transaction::in_transaction;
 use super::{lease_lock, lease_row, sql};
 use crate::decide::Ticks;
 use crate::decide::config::{Leadership as Kind, Settings};
 use crate::decide::lease::{Reason, Sight, Standing, Term, Verdict, claim, judge, stamp_due};
-use pgrx::{PgLogLevel, log, warning};
-use std::cell::RefCell;
+use pgrx::{log, warning};
 use std::time::Duration;
-
-/// A term that is held, as it must be known to give it back.
-#[derive(Clone)]
-struct Held {
-    extension: Extension,
-    kind: Kind,
-    me: String,
-    term: Term,
-    lease_duration: Duration,
-}
-
-thread_local! {
-    /// What this process must give back when it ends, however it ends: kept apart from
-    /// [`Leadership`], which may be in use by the very frames that the end cuts off.
-    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
-}
 
 /// A worker's leadership.
 pub struct Leadership {
@@ -54,13 +38,7 @@ pub enum Fence {
 
 impl Leadership {
     pub fn new(me: String) -> Self {
-        Leadership {
-            me,
-            standing: Standing::Standby,
-            last_term: 0,
-            complained: None,
-            of: None,
-        }
+        Leadership { me, standing: Standing::Standby, last_term: 0, complained: None, of: None }
     }
 
     /// Whether we may act at `now`.
@@ -71,24 +49,18 @@ impl Leadership {
     /// The term held by the lease row; `None` on a standby and under a session lock.
     pub fn term(&self) -> Option<i64> {
         let by_row = matches!(self.of, Some((_, Kind::Lease)));
-        self.standing
-            .term()
-            .filter(|_| by_row)
-            .map(|term| term.number)
+        self.standing.term().filter(|_| by_row).map(|term| term.number)
     }
 
     fn stand(&mut self, standing: Standing, lease_duration: Duration) {
-        let held = standing
-            .term()
-            .zip(self.of.as_ref())
-            .map(|(term, (extension, kind))| Held {
-                extension: extension.clone(),
-                kind: *kind,
-                me: self.me.clone(),
-                term: term.clone(),
-                lease_duration,
-            });
-        HELD.set(held);
+        let held = standing.term().zip(self.of.as_ref()).map(|(term, (extension, kind))| Held {
+            extension: extension.clone(),
+            kind: *kind,
+            me: self.me.clone(),
+            term: term.clone(),
+            lease_duration,
+        });
+        hold(held);
         self.standing = standing;
     }
 
@@ -159,10 +131,7 @@ impl Leadership {
         if let Some(number) = in_transaction(|| acquire(extension, &self.me, lease))? {
             self.last_term = number;
             self.stand(Standing::stamped(number, started, lease), lease);
-            log!(
-                "pg_reaper acquired the lease: leader {:?}, term {number}",
-                self.me
-            );
+            log!("pg_reaper acquired the lease: leader {:?}, term {number}", self.me);
         }
         Ok(())
     }
@@ -173,10 +142,7 @@ impl Leadership {
             (true, Standing::Leader(_)) | (false, Standing::Standby) => {}
             (true, _) => {
                 self.stand(Standing::stamped(0, Ticks::ZERO, Duration::MAX), lease);
-                log!(
-                    "pg_reaper acquired the leadership lock: leader {:?}",
-                    self.me
-                );
+                log!("pg_reaper acquired the leadership lock: leader {:?}", self.me);
             }
             (false, _) => self.step_down(Reason::Told("another worker holds the leadership lock")),
         }
@@ -196,9 +162,9 @@ impl Leadership {
             Kind::Lease => lease_row::lock(extension)?,
         };
         Ok(match (judge(&self.me, term, &sight), sight) {
-            (Verdict::Ours, Sight::Row(row)) => Fence::Open {
-                stamp_due: stamp_due(row.acquired_at, server_now(), lease),
-            },
+            (Verdict::Ours, Sight::Row(row)) => {
+                Fence::Open { stamp_due: stamp_due(row.acquired_at, server_now(), lease) }
+            }
             (verdict, _) => Fence::Closed(verdict),
         })
     }
@@ -260,47 +226,6 @@ impl Leadership {
     pub fn release(&mut self, why: &str) {
         release_held(why);
         self.standing = Standing::Standby;
-    }
-}
-
-/// Gives back whatever this process holds. Also at its end, outside any transaction.
-pub fn release_held(why: &str) {
-    let Some(held) = HELD.take() else { return };
-    let window = held.lease_duration;
-    let term = named(&held.term);
-    match in_transaction(|| give_back(&held)) {
-        Ok(true) => log!("pg_reaper released {term}: {why}"),
-        Ok(false) => warning!(
-            "pg_reaper could not release {term}, since its row is locked or not ours any more; \
-             another worker can take it after {window:?}"
-        ),
-        Err(failure) => failure.report_as(
-            PgLogLevel::WARNING,
-            format!(
-                "pg_reaper could not release {term}, another worker can take it after {window:?}: {}",
-                failure.message
-            ),
-        ),
-    }
-}
-
-fn give_back(held: &Held) -> Result<bool, Failure> {
-    if held.kind == Kind::Advisory {
-        return Ok(lease_lock::ensure(&held.extension) && lease_lock::release(&held.extension));
-    }
-    match lease_row::lock(&held.extension)? {
-        Sight::Row(row) if held.term.holds(&held.me, &row) => {
-            lease_row::release(&held.extension, &held.me, &held.term)
-        }
-        _ => Ok(false),
-    }
-}
-
-/// What a term is called in the log.
-fn named(term: &Term) -> String {
-    match term.number {
-        0 => "the leadership lock".into(),
-        number => format!("term {number}"),
     }
 }
 

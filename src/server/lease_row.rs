@@ -62,37 +62,21 @@ pub fn acquire(extension: &Extension, me: &str, found: &LeaseRow) -> Result<i64,
     let statement = extension.sql(include_str!("../../sql/lease/acquire.sql"));
     let args = [Arg::Text(me), Arg::Int8(found.term)];
     let terms = sql::query(&statement, &args, |row| required(row.int8(1), "term"))?;
-    terms
-        .into_iter()
-        .next()
-        .ok_or_else(|| sql::internal("the lease row vanished under its lock"))
+    terms.into_iter().next().ok_or_else(|| sql::internal("the lease row vanished under its lock"))
 }
 
 /// Stamps the row with the time of now, if it is ours.
 pub fn stamp(extension: &Extension, me: &str, term: &Term) -> Result<bool, Failure> {
-    ours(
-        extension,
-        include_str!("../../sql/lease/stamp.sql"),
-        me,
-        term,
-    )
+    ours(extension, include_str!("../../sql/lease/stamp.sql"), me, term)
 }
 
 /// Frees the row, if it is ours.
 pub fn release(extension: &Extension, me: &str, term: &Term) -> Result<bool, Failure> {
-    ours(
-        extension,
-        include_str!("../../sql/lease/release.sql"),
-        me,
-        term,
-    )
+    ours(extension, include_str!("../../sql/lease/release.sql"), me, term)
 }
 
 fn ours(extension: &Extension, template: &str, me: &str, term: &Term) -> Result<bool, Failure> {
-    let touched = sql::execute(
-        &extension.sql(template),
-        &[Arg::Text(me), Arg::Int8(term.number)],
-    )?;
+    let touched = sql::execute(&extension.sql(template), &[Arg::Text(me), Arg::Int8(term.number)])?;
     Ok(touched == 1)
 }
 

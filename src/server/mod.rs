@@ -12,22 +12,32 @@
 //! | `extension` | where the extension lives in this database |
 //! | `policies` | what is watched |
 //! | `pass` | one policy's part of a sweep, the same for worker and function |
+//! | `reaper` | reading and reaping the rows of one table, as its owner |
 //! | `orphans` | logging what was reaped |
 //! | `lease_row`, `lease_lock` | the two kinds of leadership |
-//! | `leadership` | acquire, renew, step down, release |
+//! | `leadership` | acquire, renew, step down |
+//! | `held` | what must be given back when the process ends |
+//! | `fenced` | the worker as the host of a pass: each batch behind the fence |
 //! | `rounds` | the worker's sweep: which policies are due, and what their failures mean |
 //! | `status` | what each worker tells, in shared memory |
 //! | `worker` | the background worker and its cycle |
+//! | `process` | its signals, session, memory, and how it waits |
+//! | `exit` | its way out |
 
 mod clock;
+mod exit;
 pub mod extension;
 pub mod failure;
+mod fenced;
+mod held;
 mod leadership;
 mod lease_lock;
 mod lease_row;
 mod orphans;
 pub mod pass;
 pub mod policies;
+mod process;
+mod reaper;
 mod rounds;
 pub mod sandbox;
 pub mod settings;

@@ -8,10 +8,11 @@ use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::orphans;
 use super::policies::Target;
-use super::sandbox::{Restriction, as_owner};
-use super::sql::{self, Arg, required};
+use super::reaper::{Reaper, item_pointer};
+use super::sandbox::Restriction;
+use super::sql::{self, Arg};
 use crate::decide::batch::BatchSize;
-use crate::decide::orphan::{Orphan, Rule};
+use crate::decide::orphan::Rule;
 use crate::decide::progress::{Due, Pass, Progress, STUCK_STEP, StuckScan, Tid};
 use crate::decide::shape::Shape;
 use crate::decide::{Ticks, micros};
@@ -157,11 +158,7 @@ pub fn stuck<H: Host>(
     let mut reaper = Reaper::new(host, target, shape, Rule::Stuck(timeout), limits);
     let mut done = Done::default();
     let edge = |block| Arg::Tid(item_pointer(Tid { block, offset: 0 }));
-    let args = [
-        Arg::Time(cutoff),
-        edge(first),
-        edge(first.saturating_add(STUCK_STEP)),
-    ];
+    let args = [Arg::Time(cutoff), edge(first), edge(first.saturating_add(STUCK_STEP))];
     let mut rows = reaper.read(&scan, &args)?;
     rows.truncate(usize::try_from(limits.max_rows).unwrap_or(usize::MAX));
     for_each_batch(&rows, &mut memory.size, limits.batch_size, |rows| {
@@ -197,120 +194,6 @@ fn for_each_batch(
         }
     }
     Ok(())
-}
-
-/// Reads and reaps as the owner of one table.
-struct Reaper<'a, H> {
-    host: &'a mut H,
-    target: &'a Target,
-    rule: Rule,
-    log_limit: usize,
-    /// Deletes, and returns nothing.
-    reap: String,
-    /// Deletes, and returns what a log line says.
-    reap_and_tell: String,
-}
-
-impl<'a, H: Host> Reaper<'a, H> {
-    fn new(host: &'a mut H, target: &'a Target, shape: Shape, rule: Rule, limits: &Limits) -> Self {
-        let deadline = match rule {
-            Rule::Expired => "expires_at",
-            Rule::Stuck(_) => "last_progress_at",
-        };
-        let reap = sql::statement(include_str!("../../sql/sweep/reap.sql"))
-            .replace("@table@", &target.name)
-            .replace("@deadline@", deadline);
-        let reap_and_tell = format!(
-            "{reap}\nRETURNING execution_id, {}, {}, {deadline}",
-            if shape.organization_id {
-                "organization_id"
-            } else {
-                "NULL"
-            },
-            if shape.remaining {
-                "remaining::pg_catalog.int8"
-            } else {
-                "NULL::pg_catalog.int8"
-            },
-        );
-        Reaper {
-            host,
-            target,
-            rule,
-            log_limit: limits.log_limit,
-            reap,
-            reap_and_tell,
-        }
-    }
-
-    /// The rows of `statement`, as (deadline, tid).
-    fn read(&mut self, statement: &str, args: &[Arg]) -> Result<Vec<Due>, Failure> {
-        let restriction = self.host.restriction(self.target.owner);
-        let owner = self.target.owner;
-        self.host.read(|| {
-            as_owner(owner, restriction, || {
-                sql::query(statement, args, |row| {
-                    let pointer = required(row.tid(2), "ctid")?;
-                    let block = (u32::from(pointer.ip_blkid.bi_hi) << 16)
-                        | u32::from(pointer.ip_blkid.bi_lo);
-                    let tid = Tid {
-                        block,
-                        offset: pointer.ip_posid,
-                    };
-                    Ok(Due {
-                        deadline: required(row.int8(1), "deadline")?,
-                        tid,
-                    })
-                })
-            })
-        })
-    }
-
-    /// Reaps one batch; returns how many rows. What is logged is committed by then.
-    fn reap(&mut self, rows: &[Due], pass: &mut Pass) -> Result<u64, Stop> {
-        let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else {
-            return Ok(0);
-        };
-        let room = self.log_limit.saturating_sub(pass.logged);
-        // Telling costs; once the limit is reached it is left off.
-        let statement = if room > 0 {
-            &self.reap_and_tell
-        } else {
-            &self.reap
-        };
-        let restriction = self.host.restriction(self.target.owner);
-        let (owner, rule, cutoff) = (self.target.owner, self.rule, pass.cutoff);
-        let tids: Vec<_> = rows.iter().map(|row| item_pointer(row.tid)).collect();
-        let (reaped, mut told) = self.host.batch(|| {
-            as_owner(owner, restriction, || {
-                sql::run(statement, &[Arg::Tids(&tids), Arg::Time(cutoff)], |row| {
-                    Ok(Orphan {
-                        execution_id: row.text(1),
-                        organization_id: row.text(2),
-                        remaining: row.int8(3),
-                        deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
-                    })
-                })
-            })
-        })?;
-        self.host.reaped(reaped);
-        told.truncate(room);
-        orphans::log(self.target, rule, server_now(), &told);
-        pass.logged += told.len();
-        pass.unlogged += reaped - told.len() as u64;
-        pass.batch_done(first, last, rows.len(), reaped);
-        Ok(reaped)
-    }
-}
-
-fn item_pointer(tid: Tid) -> pg_sys::ItemPointerData {
-    pg_sys::ItemPointerData {
-        ip_blkid: pg_sys::BlockIdData {
-            bi_hi: (tid.block >> 16) as u16,
-            bi_lo: (tid.block & 0xffff) as u16,
-        },
-        ip_posid: tid.offset,
-    }
 }
 
 /// How many blocks a table has.

@@ -9,13 +9,8 @@ use crate::decide::shape::{Column, Shape};
 use pgrx::pg_sys;
 
 /// The columns of the barrier protocol.
-const COLUMNS: [&str; 5] = [
-    "execution_id",
-    "expires_at",
-    "organization_id",
-    "remaining",
-    "last_progress_at",
-];
+const COLUMNS: [&str; 5] =
+    ["execution_id", "expires_at", "organization_id", "remaining", "last_progress_at"];
 
 /// One table that holds rows of a policy: the watched table itself, or a leaf of it.
 #[derive(Clone, Debug)]
@@ -41,19 +36,14 @@ pub struct Policies {
 /// no such column.
 pub fn type_expressions() -> String {
     let template = include_str!("../../sql/column_type.sql");
-    COLUMNS
-        .map(|column| template.replace("@column@", column))
-        .join(",\n  ")
+    COLUMNS.map(|column| template.replace("@column@", column)).join(",\n  ")
 }
 
 /// The columns whose type names stand in `row` from column `first` on.
 pub fn columns(row: &Row, first: usize) -> Vec<Column> {
     let column = |(n, name): (usize, &str)| {
         let type_name = row.text((first + n) as _)?;
-        Some(Column {
-            name: name.into(),
-            type_name,
-        })
+        Some(Column { name: name.into(), type_name })
     };
     COLUMNS.into_iter().enumerate().filter_map(column).collect()
 }
@@ -63,10 +53,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
     let statement = extension
         .sql(include_str!("../../sql/policies.sql"))
         .replace("@types@", &type_expressions());
-    let mut policies = Policies {
-        targets: vec![],
-        bereft: vec![],
-    };
+    let mut policies = Policies { targets: vec![], bereft: vec![] };
     sql::query(&statement, &[], |row| {
         let policy = required(row.int8(1), "policy")?;
         let Some(kind) = row.text(5) else {
@@ -78,10 +65,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
         let name = required(row.text(6), "name")?;
         let shape = match &*kind {
             "r" => Shape::of(&name, &columns(row, 7)),
-            _ => Err(Refusal::NotATable {
-                relation: name.clone(),
-                kind: kind_name(&kind),
-            }),
+            _ => Err(Refusal::NotATable { relation: name.clone(), kind: kind_name(&kind) }),
         };
         policies.targets.push(Target {
             policy,
@@ -126,10 +110,7 @@ pub fn find(extension: &Extension, relation: pg_sys::Oid) -> Result<Option<Polic
     );
     let found = as_owner(extension.owner, Restriction::Full, || {
         sql::query(&statement, &[Arg::Oid(relation)], |row| {
-            Ok(Policy {
-                id: required(row.int8(1), "id")?,
-                builtin: row.bool(2) == Some(true),
-            })
+            Ok(Policy { id: required(row.int8(1), "id")?, builtin: row.bool(2) == Some(true) })
         })
     })?;
     Ok(found.into_iter().next())
@@ -158,11 +139,6 @@ pub fn name_of(relation: pg_sys::Oid) -> Result<String, Failure> {
                      FROM pg_catalog.pg_class c \
                      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
                      WHERE c.oid OPERATOR(pg_catalog.=) $1";
-    let found = sql::query(statement, &[Arg::Oid(relation)], |row| {
-        required(row.text(1), "name")
-    })?;
-    Ok(found
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| relation.to_u32().to_string()))
+    let found = sql::query(statement, &[Arg::Oid(relation)], |row| required(row.text(1), "name"))?;
+    Ok(found.into_iter().next().unwrap_or_else(|| relation.to_u32().to_string()))
 }

@@ -3,15 +3,13 @@
 
 use super::clock::ticks;
 use super::failure::Failure;
-use super::leadership::{Fence, Leadership};
-use super::pass::{self, Done, Host, Limits, Memory, Stop};
+use super::fenced::Fenced;
+use super::leadership::Leadership;
+use super::pass::{self, Done, Limits, Memory, Stop};
 use super::policies::{self, Target};
-use super::sandbox::Restriction;
-use super::timeouts;
 use super::transaction::in_transaction;
-use super::{extension::Extension, sql, status::Place, worker};
+use super::{extension::Extension, status::Place};
 use crate::decide::config::Settings;
-use crate::decide::lease::Verdict;
 use crate::decide::{Ticks, schedule};
 use pgrx::{PgLogLevel, log, pg_sys};
 use std::collections::HashMap;
@@ -34,7 +32,6 @@ struct Trouble {
 /// What one sweep did.
 #[derive(Default)]
 pub struct Swept {
-    pub reaped: u64,
     /// Every policy was swept, and none failed.
     pub clean: bool,
     /// Failures in a row of the policy that has the most.
@@ -57,12 +54,8 @@ impl Rounds {
     /// Leaves a policy alone for a while whose function ended the last worker.
     pub fn punish(&mut self, target: &Target, failures: u32, now: Ticks, settings: &Settings) {
         let wait = schedule::backoff(failures, settings.interval, schedule::LONGEST_BACKOFF);
-        let trouble = Trouble {
-            failures,
-            next_try: now + wait,
-        };
-        self.troubles
-            .insert((target.policy, target.relation), trouble);
+        let trouble = Trouble { failures, next_try: now + wait };
+        self.troubles.insert((target.policy, target.relation), trouble);
     }
 
     /// One sweep, by a leader.
@@ -76,35 +69,21 @@ impl Rounds {
         let policies = in_transaction(|| policies::load(extension))?;
         if !policies.bereft.is_empty() {
             in_transaction(|| policies::forget(extension, &policies.bereft))?;
-            log!(
-                "pg_reaper: ended {} policies whose tables were dropped",
-                policies.bereft.len()
-            );
+            log!("pg_reaper: ended {} policies whose tables were dropped", policies.bereft.len());
         }
-        let known: Vec<_> = policies
-            .targets
-            .iter()
-            .map(|t| (t.policy, t.relation))
-            .collect();
+        let known: Vec<_> = policies.targets.iter().map(|t| (t.policy, t.relation)).collect();
         self.memories.retain(|key, _| known.contains(key));
         self.troubles.retain(|key, _| known.contains(key));
 
         let told = place.told();
         if told.overruled_policy != 0 {
-            for target in policies
-                .targets
-                .iter()
-                .filter(|t| t.policy == told.overruled_policy)
-            {
+            for target in policies.targets.iter().filter(|t| t.policy == told.overruled_policy) {
                 self.punish(target, told.overruled, ticks(), settings);
             }
             place.tell(|slot| slot.overruled_policy = 0);
         }
 
-        let mut swept = Swept {
-            clean: true,
-            ..Swept::default()
-        };
+        let mut swept = Swept { clean: true, ..Swept::default() };
         for target in &policies.targets {
             if !leadership.acts(ticks()) {
                 swept.clean = false;
@@ -112,12 +91,8 @@ impl Rounds {
             }
             self.one(target, leadership, settings, place, &mut swept);
         }
-        swept.failures_in_a_row = self
-            .troubles
-            .values()
-            .map(|trouble| trouble.failures)
-            .max()
-            .unwrap_or(0);
+        swept.failures_in_a_row =
+            self.troubles.values().map(|trouble| trouble.failures).max().unwrap_or(0);
         Ok(swept)
     }
 
@@ -136,20 +111,15 @@ impl Rounds {
             swept.due = earliest(swept.due, trouble.next_try);
             return;
         }
-        let memory = self
-            .memories
-            .entry(key)
-            .or_insert_with(|| Memory::new(settings.batch_size));
-        let mut host = Worker {
+        let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
+        let mut host = Fenced {
             leadership,
             settings,
             place,
             policy: target.policy,
             until: ticks() + settings.interval.min(SLICE),
-            reaped: 0,
         };
         let outcome = passes(&mut host, target, memory, settings);
-        swept.reaped += host.reaped;
         match outcome {
             Ok(due) => {
                 swept.due = due.map_or(swept.due, |due| earliest(swept.due, due));
@@ -165,9 +135,7 @@ impl Rounds {
             Err(Stop::NotLeading) => swept.clean = false,
             Err(Stop::Failed(failure)) => {
                 swept.clean = false;
-                let failures = trouble
-                    .map_or(0, |trouble| trouble.failures)
-                    .saturating_add(1);
+                let failures = trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
                 // What is left of the pass is read anew: the failure may have left it stale.
                 self.memories.remove(&key);
                 self.punish(target, failures, ticks(), settings);
@@ -183,7 +151,7 @@ fn earliest(one: Option<Ticks>, other: Ticks) -> Option<Ticks> {
 
 /// Both rules of one table; returns when it wants to be swept again before the interval is over.
 fn passes(
-    host: &mut Worker,
+    host: &mut Fenced,
     target: &Target,
     memory: &mut Memory,
     settings: &Settings,
@@ -222,85 +190,5 @@ fn complain(target: &Target, failure: &Failure, failures: u32, settings: &Settin
             failure.message
         ),
     );
-    worker::tell_error(
-        place,
-        &format!("{}: {}", target.name, failure.message),
-        &failure.sqlstate(),
-    );
-}
-
-/// The worker as the host of a pass: each batch a fenced transaction.
-struct Worker<'a> {
-    leadership: &'a mut Leadership,
-    settings: &'a Settings,
-    place: &'a Place,
-    policy: i64,
-    until: Ticks,
-    reaped: u64,
-}
-
-impl Worker<'_> {
-    /// Runs one transaction under both timers. Should a function swallow the cancellation, the
-    /// process ends within; the next one must know why.
-    fn limited<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        worker::sweeping(self.policy);
-        let outcome = timeouts::limited(self.settings.statement_limit(), || in_transaction(work));
-        worker::sweeping(0);
-        outcome
-    }
-}
-
-impl Host for Worker<'_> {
-    fn read<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        self.limited(work)
-    }
-
-    fn batch<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Stop> {
-        let started = ticks();
-        if !self.leadership.acts(started) {
-            return Err(Stop::NotLeading);
-        }
-        let lease = self.settings.lease_duration;
-        let mut fence = Fence::Closed(Verdict::InDoubt);
-        let leadership = &*self.leadership;
-        let outcome = self.limited(|| {
-            fence = leadership.fence(lease)?;
-            let Fence::Open { stamp_due } = fence else {
-                return Err(sql::internal("the fence is closed"));
-            };
-            // Constraints that are deferred would fire in a context that forbids it.
-            sql::execute("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
-            let done = work()?;
-            if stamp_due {
-                leadership.stamp()?;
-            }
-            Ok(done)
-        });
-        match (fence, outcome) {
-            (Fence::Closed(verdict), _) => {
-                self.leadership.refused(verdict, ticks(), lease);
-                Err(Stop::NotLeading)
-            }
-            (Fence::Open { .. }, Err(failure)) => Err(Stop::Failed(failure)),
-            (Fence::Open { stamp_due }, Ok(done)) => {
-                if stamp_due {
-                    self.leadership.stamped(started, lease);
-                }
-                Ok(done)
-            }
-        }
-    }
-
-    fn restriction(&self, _owner: pg_sys::Oid) -> Restriction {
-        Restriction::Full
-    }
-
-    fn reaped(&mut self, rows: u64) {
-        self.reaped += rows;
-        self.place.tell(|slot| slot.rows_reaped += rows as i64);
-    }
-
-    fn should_yield(&mut self) -> bool {
-        ticks() >= self.until || worker::reload_pending()
-    }
+    place.tell_error(&format!("{}: {}", target.name, failure.message), &failure.sqlstate());
 }

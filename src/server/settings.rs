@@ -7,10 +7,7 @@ use std::time::Duration;
 
 /// `pg_reaper.leadership`, as PostgreSQL knows it.
 #[derive(Clone, Copy, PostgresGucEnum)]
-#[allow(
-    non_camel_case_types,
-    reason = "the names are the values of the setting"
-)]
+#[allow(non_camel_case_types, reason = "the names are the values of the setting")]
 enum LeadershipSetting {
     lease,
     advisory,
@@ -161,9 +158,7 @@ pub fn read() -> Settings {
             LeadershipSetting::lease => Leadership::Lease,
             LeadershipSetting::advisory => Leadership::Advisory,
         },
-        stuck_timeout: optional(Duration::from_secs(u64::from(
-            STUCK_TIMEOUT.get().unsigned_abs(),
-        ))),
+        stuck_timeout: optional(Duration::from_secs(u64::from(STUCK_TIMEOUT.get().unsigned_abs()))),
         batch_size: BATCH_SIZE.get().unsigned_abs() as usize,
         lock_timeout: millis(LOCK_TIMEOUT.get()),
         statement_timeout: optional(millis(STATEMENT_TIMEOUT.get())),
@@ -173,10 +168,7 @@ pub fn read() -> Settings {
 
 /// The database that the worker serves.
 pub fn databases() -> String {
-    DATABASES
-        .get()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    DATABASES.get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn millis(setting: i32) -> Duration {

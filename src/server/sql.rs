@@ -11,10 +11,7 @@ use std::ffi::{CStr, CString, c_int, c_long};
 /// The statement of a template: without the comments at its head, which would fill the CONTEXT of
 /// every error.
 pub fn statement(template: &str) -> String {
-    let lines: Vec<_> = template
-        .lines()
-        .filter(|line| !line.starts_with("--"))
-        .collect();
+    let lines: Vec<_> = template.lines().filter(|line| !line.starts_with("--")).collect();
     lines.join("\n")
 }
 
@@ -54,10 +51,8 @@ impl Arg<'_> {
 }
 
 fn tid_array(tids: &[pg_sys::ItemPointerData]) -> pg_sys::Datum {
-    let mut elements: Vec<_> = tids
-        .iter()
-        .map(|tid| pg_sys::Datum::from(std::ptr::from_ref(tid)))
-        .collect();
+    let mut elements: Vec<_> =
+        tids.iter().map(|tid| pg_sys::Datum::from(std::ptr::from_ref(tid))).collect();
     // SAFETY: the elements point into `tids`, which outlives the call; construct_array copies
     // them. A tid is six bytes, by reference, aligned to two.
     unsafe {
@@ -106,8 +101,7 @@ impl Row {
 
     /// A column of type `oid` or `regclass`.
     pub fn oid(&self, column: c_int) -> Option<pg_sys::Oid> {
-        self.datum(column)
-            .map(|datum| pg_sys::Oid::from(datum.value() as u32))
+        self.datum(column).map(|datum| pg_sys::Oid::from(datum.value() as u32))
     }
 
     pub fn bool(&self, column: c_int) -> Option<bool> {
@@ -117,8 +111,7 @@ impl Row {
     /// A column of type `tid`.
     pub fn tid(&self, column: c_int) -> Option<pg_sys::ItemPointerData> {
         // SAFETY: a tid is passed by reference to six bytes in the tuple, which is still there.
-        self.datum(column)
-            .map(|datum| unsafe { *datum.cast_mut_ptr::<pg_sys::ItemPointerData>() })
+        self.datum(column).map(|datum| unsafe { *datum.cast_mut_ptr::<pg_sys::ItemPointerData>() })
     }
 }
 
@@ -131,14 +124,10 @@ pub fn run<T>(
 ) -> Result<(u64, Vec<T>), Failure> {
     let text = CString::new(sql).map_err(|_| internal("a statement holds a NUL byte"))?;
     let mut types: Vec<_> = args.iter().map(Arg::type_oid).collect();
-    let nulls: Vec<u8> = args
-        .iter()
-        .map(|arg| if arg.datum().is_some() { b' ' } else { b'n' })
-        .collect();
-    let mut values: Vec<_> = args
-        .iter()
-        .map(|arg| arg.datum().unwrap_or(pg_sys::Datum::null()))
-        .collect();
+    let nulls: Vec<u8> =
+        args.iter().map(|arg| if arg.datum().is_some() { b' ' } else { b'n' }).collect();
+    let mut values: Vec<_> =
+        args.iter().map(|arg| arg.datum().unwrap_or(pg_sys::Datum::null())).collect();
     // SAFETY: connect and finish are paired on success; on an error the (sub)transaction abort
     // closes the connection. The arrays are as long as `args`, and outlive the call.
     unsafe {
@@ -163,10 +152,7 @@ pub fn run<T>(
         if !table.is_null() {
             for n in 0..(*table).numvals as usize {
                 let tuple = *(*table).vals.add(n);
-                rows.push(map(&Row {
-                    tuple,
-                    descriptor: (*table).tupdesc,
-                })?);
+                rows.push(map(&Row { tuple, descriptor: (*table).tupdesc })?);
             }
         }
         pg_sys::SPI_finish();

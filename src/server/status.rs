@@ -2,6 +2,7 @@
 //!
 //! Counters outlive a worker that ends and is started afresh; a crash of the server clears them.
 
+use super::clock::server_now;
 use crate::decide::ServerTime;
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,19 +18,13 @@ pub struct Text<const N: usize> {
 }
 
 impl<const N: usize> Text<N> {
-    const EMPTY: Self = Text {
-        bytes: [0; N],
-        len: 0,
-    };
+    const EMPTY: Self = Text { bytes: [0; N], len: 0 };
 
     pub fn new(text: &str) -> Self {
         let len = text.floor_char_boundary(N.min(usize::from(u16::MAX)));
         let mut bytes = [0; N];
         bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
-        Text {
-            bytes,
-            len: len as u16,
-        }
+        Text { bytes, len: len as u16 }
     }
 
     /// `None` while it is empty.
@@ -127,12 +122,7 @@ static READY: AtomicBool = AtomicBool::new(false);
 
 /// Asks for shared memory. Only while the library is preloaded.
 pub fn init() {
-    pg_shmem_init!(
-        BOARD = Board {
-            slots: [EMPTY; SLOTS],
-            failed_starts: 0
-        }
-    );
+    pg_shmem_init!(BOARD = Board { slots: [EMPTY; SLOTS], failed_starts: 0 });
     READY.store(true, Ordering::Relaxed);
 }
 
@@ -141,16 +131,19 @@ pub fn available() -> bool {
     READY.load(Ordering::Relaxed)
 }
 
-/// Counts one more start, and returns how many before it never reached a cycle.
-pub fn starting() -> u32 {
+/// Starts in a row that never reached a cycle.
+pub fn failed_starts() -> u32 {
+    BOARD.share().failed_starts
+}
+
+/// A start has ended before its first cycle.
+pub fn start_failed() {
     let mut board = BOARD.exclusive();
-    let failed = board.failed_starts;
-    board.failed_starts = failed.saturating_add(1);
-    failed
+    board.failed_starts = board.failed_starts.saturating_add(1);
 }
 
 /// A start has reached its first cycle.
-pub fn started() {
+pub fn start_succeeded() {
     BOARD.exclusive().failed_starts = 0;
 }
 
@@ -168,11 +161,7 @@ impl Place {
         let slot = slots
             .iter()
             .position(|slot| slot.pid == 0 && slot.database_oid == database_oid)
-            .or_else(|| {
-                slots
-                    .iter()
-                    .position(|slot| slot.pid == 0 && slot.database_oid == 0)
-            })
+            .or_else(|| slots.iter().position(|slot| slot.pid == 0 && slot.database_oid == 0))
             .or_else(|| slots.iter().position(|slot| slot.pid == 0));
         if let Some(n) = slot {
             if slots[n].database_oid != database_oid {
@@ -194,6 +183,17 @@ impl Place {
         }
     }
 
+    /// Tells of an error.
+    pub fn tell_error(&self, message: &str, sqlstate: &str) {
+        let text = Text::new(&format!("{message} (SQLSTATE {sqlstate})"));
+        let now = server_now();
+        self.tell(|slot| {
+            slot.errors += 1;
+            slot.last_error = text;
+            slot.last_error_at = now;
+        });
+    }
+
     /// What is told now.
     pub fn told(&self) -> Slot {
         self.slot.map_or(EMPTY, |n| BOARD.share().slots[n])
@@ -204,16 +204,10 @@ impl Place {
 /// down.
 pub fn all() -> Vec<Slot> {
     let slots = BOARD.share().slots;
-    let lives = |database| {
-        slots
-            .iter()
-            .any(|slot| slot.pid != 0 && slot.database_oid == database)
-    };
+    let lives = |database| slots.iter().any(|slot| slot.pid != 0 && slot.database_oid == database);
     let mut shown: Vec<Slot> = Vec::new();
     for slot in slots.iter().filter(|slot| slot.database_oid != 0) {
-        let told = shown
-            .iter()
-            .any(|other| other.database_oid == slot.database_oid);
+        let told = shown.iter().any(|other| other.database_oid == slot.database_oid);
         if slot.pid != 0 || !(told || lives(slot.database_oid)) {
             shown.push(*slot);
         }

@@ -51,9 +51,7 @@ unsafe extern "C-unwind" fn overrule() {
 
 /// Runs `work` under both timers: cancelled after `limit`, ended after half as long again.
 pub fn limited<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
-    let limit_ms = c_int::try_from(limit.as_millis())
-        .unwrap_or(c_int::MAX)
-        .max(1);
+    let limit_ms = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX).max(1);
     // SAFETY: both timers are registered, and disarmed on every way out: here, or by `disarm`
     // after an error.
     unsafe {

@@ -69,9 +69,7 @@ pub fn contain<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failur
     where
         F: FnOnce() -> Result<T, Failure> + UnwindSafe,
     {
-        pg_sys::PgTryBuilder::new(work)
-            .catch_others(|caught| Err(caught.into()))
-            .execute()
+        pg_sys::PgTryBuilder::new(work).catch_others(|caught| Err(caught.into())).execute()
     }
     execute(AssertUnwindSafe(work))
 }

@@ -4,23 +4,22 @@
 //! that goes wrong in a cycle ends it. What does end it (SIGTERM, a crash, a function that
 //! swallows its cancellation) makes the postmaster start it afresh a second later, since it never
 //! exits with 0; and on every way out but a crash the lease is given back first, in
-//! [`at_exit`].
+//! [`exit`].
 
 use super::clock::{iso, server_now, ticks};
 use super::extension::Extension;
 use super::failure::Failure;
-use super::leadership::{Leadership, release_held};
+use super::leadership::Leadership;
+use super::process::{self, pin, reload_if_pending, wait};
 use super::rounds::{Rounds, Swept};
 use super::status::{self, Place, State};
 use super::transaction::in_transaction;
-use super::{settings, timeouts};
+use super::{exit, settings};
 use crate::decide::config::{Change, InForce, Settings};
 use crate::decide::{Ticks, schedule};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
-use pgrx::{PgLogLevel, check_for_interrupts, log, pg_guard, pg_sys, warning};
-use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_int};
-use std::sync::atomic::{AtomicI64, Ordering};
+use pgrx::{PgLogLevel, log, pg_guard, pg_sys};
+use std::ffi::{CString, c_int};
 use std::time::Duration;
 
 /// Registers the worker. Only while the library is preloaded.
@@ -35,135 +34,16 @@ pub fn register() {
         .load();
 }
 
-static SWEEPING: AtomicI64 = AtomicI64::new(0);
-
-thread_local! {
-    static PLACE: RefCell<Option<&'static Place>> = const { RefCell::new(None) };
-}
-
-/// Notes which policy's functions may be running; 0: none.
-pub fn sweeping(policy: i64) {
-    SWEEPING.store(policy, Ordering::Relaxed);
-}
-
-/// Whether the configuration was changed.
-pub fn reload_pending() -> bool {
-    // SAFETY: a flag that signal handlers set.
-    unsafe { pg_sys::ConfigReloadPending != 0 }
-}
-
-/// Notes an error for `pg_reaper_status()`.
-pub fn tell_error(place: &Place, message: &str, sqlstate: &str) {
-    let text = format!("{message} (SQLSTATE {sqlstate})");
-    place.tell(|slot| {
-        slot.errors += 1;
-        slot.last_error = status::Text::new(&text);
-        slot.last_error_at = server_now();
-    });
-}
-
-// The handlers of PostgreSQL itself, by address: pgrx binds them as functions to call.
-unsafe extern "C-unwind" {
-    fn die(signal: c_int);
-    fn SignalHandlerForConfigReload(signal: c_int);
-}
-
-/// SIGTERM is handled as in an ordinary backend: the next check for interrupts, also inside a
-/// statement or a lock wait, ends the process, and no function can catch that. SIGINT stays as
-/// PostgreSQL set it: it cancels the statement.
-fn install_signals() {
-    // SAFETY: signals are still blocked, and these handlers only set flags and a latch.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        use pg_sys::pqsignal;
-        #[cfg(feature = "pg18")]
-        use pg_sys::pqsignal_be as pqsignal;
-        pqsignal(pg_sys::SIGTERM as c_int, Some(die));
-        pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
-        pg_sys::BackgroundWorkerUnblockSignals();
-    }
-}
-
-/// The settings of a session that a database or a role may have changed, as the worker needs
-/// them. `synchronous_commit = local` waits for the disk and for no standby: what is logged is
-/// durable, and a missing standby hangs nothing.
-const PINNED: [(&CStr, &CStr); 12] = [
-    (c"search_path", c"pg_catalog, pg_temp"),
-    (c"synchronous_commit", c"local"),
-    (c"default_transaction_isolation", c"read committed"),
-    (c"default_transaction_read_only", c"off"),
-    (c"default_transaction_deferrable", c"off"),
-    (c"session_replication_role", c"origin"),
-    (c"row_security", c"on"),
-    (c"statement_timeout", c"0"),
-    (c"idle_in_transaction_session_timeout", c"0"),
-    (c"DateStyle", c"ISO"),
-    (c"client_min_messages", c"error"),
-    (c"jit", c"off"),
-];
-
-fn pin(name: &CStr, value: &CStr) {
-    // SAFETY: NUL-terminated strings; a value that is refused raises an error.
-    unsafe {
-        pg_sys::SetConfigOption(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-        );
-    }
-}
-
-/// Waits on the latch for `timeout`, or until the configuration changes. A cancellation that
-/// finds nothing to cancel is dropped; a termination ends the process in here.
-fn wait(timeout: Duration) {
-    let until = ticks() + timeout;
-    loop {
-        let left = until.saturating_sub(ticks());
-        // SAFETY: waits on this process's own latch; the process ends when the postmaster died.
-        unsafe {
-            pg_sys::QueryCancelPending = 0;
-            check_for_interrupts!();
-            if reload_pending() || left.is_zero() {
-                return;
-            }
-            let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-            // Rounded up, or the last wait would spin for the rest of a millisecond.
-            let ms = left.as_millis() as i64 + 1;
-            pg_sys::WaitLatch(
-                pg_sys::MyLatch,
-                events as c_int,
-                ms,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
-    }
-}
-
-fn reload_if_pending() -> bool {
-    let pending = reload_pending();
-    if pending {
-        // SAFETY: outside any transaction, as in PostgreSQL's own workers.
-        unsafe {
-            pg_sys::ConfigReloadPending = 0;
-            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
-        }
-    }
-    pending
-}
-
 /// The entry of the worker.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_reaper_worker_main(_argument: pg_sys::Datum) {
-    install_signals();
-    let failed = status::starting();
-    let database = settings::databases();
-    wait_before_connecting(schedule::start_delay(failed), &database);
-    connect(&settings::databases());
+    process::install_signals();
+    exit::expect_a_cycle();
+    wait_before_connecting(schedule::start_delay(status::failed_starts()));
+    process::connect(&settings::databases());
     let mut worker = Worker::new(settings::databases());
-    let memory = cycle_memory();
+    let memory = process::cycle_memory();
     loop {
         // SAFETY: nothing that one cycle allocated is used by the next.
         unsafe { pg_sys::MemoryContextReset(memory) };
@@ -175,76 +55,14 @@ pub extern "C-unwind" fn pg_reaper_worker_main(_argument: pg_sys::Datum) {
     }
 }
 
-/// A memory context for what a cycle allocates outside its transactions, current from now on, so
-/// that nothing piles up in a process that lives for months.
-fn cycle_memory() -> pg_sys::MemoryContext {
-    // SAFETY: a child of the top context, which lives as long as the process.
-    unsafe {
-        let memory = pg_sys::AllocSetContextCreateInternal(
-            pg_sys::TopMemoryContext,
-            c"pg_reaper cycle".as_ptr(),
-            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-        );
-        pg_sys::MemoryContextSwitchTo(memory);
-        memory
-    }
-}
-
 /// A start that failed is not tried again every second: it would fill the log.
-fn wait_before_connecting(delay: Duration, database: &str) {
+fn wait_before_connecting(delay: Duration) {
+    let database = settings::databases();
     let until = ticks() + delay;
     while ticks() < until && settings::databases() == database {
         wait(until.saturating_sub(ticks()));
         reload_if_pending();
     }
-}
-
-fn connect(database: &str) {
-    let name = CString::new(database).unwrap_or_default();
-    // SAFETY: the first thing a worker does with its database; ends the process when it cannot.
-    unsafe {
-        pg_sys::BackgroundWorkerInitializeConnection(name.as_ptr(), std::ptr::null(), 0);
-        pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::null());
-        pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());
-    }
-    for (name, value) in PINNED {
-        pin(name, value);
-    }
-    timeouts::register();
-}
-
-/// The way out, whatever led to it but a crash. PostgreSQL runs it before it aborts the
-/// transaction under way, and lets it run one of its own, as it does to drop temporary tables.
-#[pg_guard]
-unsafe extern "C-unwind" fn at_exit(_code: c_int, _argument: pg_sys::Datum) {
-    // SAFETY: nothing of the frames below is used any more; the process is ending.
-    unsafe { pg_sys::AbortOutOfAnyTransaction() };
-    let policy = SWEEPING.load(Ordering::Relaxed);
-    if timeouts::overruled() {
-        warning!(
-            "pg_reaper: a function of policy {policy} swallowed the cancellation of its batch; \
-             the worker ends, and its successor leaves that policy alone for a while"
-        );
-    }
-    if let Some(place) = PLACE.with_borrow(|place| *place) {
-        place.tell(|slot| {
-            slot.pid = 0;
-            slot.state = State::Down;
-            slot.term = 0;
-            if timeouts::overruled() {
-                slot.overruled_policy = policy;
-                slot.overruled = slot.overruled.saturating_add(1);
-                slot.errors += 1;
-                slot.last_error = status::Text::new(&format!(
-                    "policy {policy}: a function swallowed the cancellation of its batch"
-                ));
-                slot.last_error_at = server_now();
-            }
-        });
-    }
-    release_held("the worker is leaving");
 }
 
 struct Worker {
@@ -269,7 +87,7 @@ impl Worker {
         let now = server_now();
         let place: &'static Place =
             Box::leak(Box::new(Place::take(pid, oid.to_u32(), &database, now)));
-        PLACE.set(Some(place));
+        exit::vacate(place);
         let me = leader_id(&database, pid, now);
         place.tell(|slot| slot.leader = status::Text::new(&me));
         log!("pg_reaper worker started: {me:?}");
@@ -291,10 +109,7 @@ impl Worker {
     /// Reload is over: take up what it changed.
     fn reloaded(&mut self) {
         if settings::databases() != self.database {
-            log!(
-                "pg_reaper: the database to serve is {:?} now",
-                settings::databases()
-            );
+            log!("pg_reaper: the database to serve is {:?} now", settings::databases());
             // SAFETY: the way out releases the lease; the successor connects to the other one.
             unsafe { pg_sys::proc_exit(1) };
         }
@@ -374,14 +189,8 @@ impl Worker {
         }
         self.state = State::Leader;
         self.report();
-        let Swept {
-            reaped: _,
-            clean,
-            failures_in_a_row,
-            due,
-        } = self
-            .rounds
-            .sweep(&extension, &mut self.leadership, settings, self.place)?;
+        let Swept { clean, failures_in_a_row, due } =
+            self.rounds.sweep(&extension, &mut self.leadership, settings, self.place)?;
         self.place.tell(|slot| {
             slot.failures_in_a_row = i32::try_from(failures_in_a_row).unwrap_or(i32::MAX);
             if clean {
@@ -396,7 +205,7 @@ impl Worker {
 
     /// Tells what this worker is now.
     fn report(&self) {
-        status::started();
+        exit::reached_a_cycle();
         let (state, term) = (self.state, self.leadership.term().unwrap_or(0));
         self.place.tell(|slot| {
             slot.state = state;
@@ -407,7 +216,7 @@ impl Worker {
 
     fn failed(&mut self, failure: &Failure, interval: Duration) {
         self.failures = self.failures.saturating_add(1);
-        self.state = State::Standby;
+        self.state = if self.leadership.acts(ticks()) { State::Leader } else { State::Standby };
         let failures = self.failures;
         let wait = schedule::backoff(failures, interval, schedule::LONGEST_BACKOFF);
         failure.report_as(
@@ -418,7 +227,7 @@ impl Worker {
                 failure.message
             ),
         );
-        tell_error(self.place, &failure.message, &failure.sqlstate());
+        self.place.tell_error(&failure.message, &failure.sqlstate());
         self.place.tell(|slot| {
             slot.failures_in_a_row = i32::try_from(failures).unwrap_or(i32::MAX);
         });
@@ -437,11 +246,7 @@ fn complain(why: &crate::decide::config::Misconfigured, what: &str) {
 /// which process, since when.
 fn leader_id(database: &str, pid: c_int, started: i64) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() {
-        "localhost"
-    } else {
-        host.trim()
-    };
+    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
     // SAFETY: reads a variable of this process.
     let port = unsafe { pg_sys::PostPortNumber };
     format!("{host}:{port}/{database}/{pid}@{}", iso(started))

@@ -7,18 +7,11 @@ const LEASE: Duration = Duration::from_secs(10);
 const SECOND: i64 = 1_000_000;
 
 fn row(leader: &str, term: i64, acquired_at: ServerTime) -> LeaseRow {
-    LeaseRow {
-        leader: leader.into(),
-        term,
-        acquired_at,
-    }
+    LeaseRow { leader: leader.into(), term, acquired_at }
 }
 
 fn term(number: i64) -> Term {
-    Term {
-        number,
-        trusted_until: LEASE,
-    }
+    Term { number, trusted_until: LEASE }
 }
 
 #[test]
@@ -32,28 +25,16 @@ fn a_free_row_may_be_taken_whatever_its_stamp() {
 fn a_row_goes_stale_only_after_a_whole_lease() {
     let now = 100 * SECOND;
     assert_eq!(claim(&row("a", 1, now - 10 * SECOND), now, LEASE), None);
-    assert_eq!(
-        claim(&row("a", 1, now - 10 * SECOND - 1), now, LEASE),
-        Some(Claim::Stale)
-    );
-    assert_eq!(
-        claim(&row("a", 1, i64::MIN), now, LEASE),
-        Some(Claim::Stale)
-    );
+    assert_eq!(claim(&row("a", 1, now - 10 * SECOND - 1), now, LEASE), Some(Claim::Stale));
+    assert_eq!(claim(&row("a", 1, i64::MIN), now, LEASE), Some(Claim::Stale));
 }
 
 #[test]
 fn a_stamp_from_the_future_does_not_hold_for_ever() {
     let now = 100 * SECOND;
     assert_eq!(claim(&row("a", 1, now + 10 * SECOND), now, LEASE), None);
-    assert_eq!(
-        claim(&row("a", 1, now + 10 * SECOND + 1), now, LEASE),
-        Some(Claim::Future)
-    );
-    assert_eq!(
-        claim(&row("a", 1, i64::MAX), now, LEASE),
-        Some(Claim::Future)
-    );
+    assert_eq!(claim(&row("a", 1, now + 10 * SECOND + 1), now, LEASE), Some(Claim::Future));
+    assert_eq!(claim(&row("a", 1, i64::MAX), now, LEASE), Some(Claim::Future));
 }
 
 #[test]
@@ -72,10 +53,7 @@ fn leader_and_term_must_both_match() {
     for (leader, number) in [("me", 3), ("me", 5), ("other", 4), (NOBODY, 4)] {
         assert_eq!(
             seen(leader, number),
-            Verdict::NotOurs(Reason::Taken {
-                leader: leader.into(),
-                term: number
-            })
+            Verdict::NotOurs(Reason::Taken { leader: leader.into(), term: number })
         );
     }
 }
@@ -88,14 +66,8 @@ fn nobody_is_not_a_leader() {
 #[test]
 fn a_locked_row_leaves_us_in_doubt_and_a_broken_table_makes_nobody_leader() {
     assert_eq!(judge("me", &term(1), &Sight::Locked), Verdict::InDoubt);
-    assert_eq!(
-        judge("me", &term(1), &Sight::Missing),
-        Verdict::NotOurs(Reason::Missing)
-    );
-    assert_eq!(
-        judge("me", &term(1), &Sight::Doubled),
-        Verdict::NotOurs(Reason::Doubled)
-    );
+    assert_eq!(judge("me", &term(1), &Sight::Missing), Verdict::NotOurs(Reason::Missing));
+    assert_eq!(judge("me", &term(1), &Sight::Doubled), Verdict::NotOurs(Reason::Doubled));
 }
 
 #[test]
@@ -113,10 +85,7 @@ fn in_doubt_keeps_the_term_without_acting_until_trust_runs_out() {
     assert!(doubting.term().is_some());
     assert!(doubting.acting(Duration::from_secs(5)).is_none());
     let (standing, reason) = doubting.doubted(LEASE);
-    assert_eq!(
-        (standing, reason),
-        (Standing::Standby, Some(Reason::TrustRanOut))
-    );
+    assert_eq!((standing, reason), (Standing::Standby, Some(Reason::TrustRanOut)));
     assert_eq!(Standing::Standby.doubted(LEASE), (Standing::Standby, None));
 }
 
@@ -224,15 +193,8 @@ impl World {
         if !self.rivals[n].in_batch {
             return;
         }
-        let term = self.rivals[n]
-            .standing
-            .term()
-            .expect("a batch has a term")
-            .clone();
-        assert!(
-            term.holds(&self.rivals[n].id, &self.row),
-            "the fence was passed by"
-        );
+        let term = self.rivals[n].standing.term().expect("a batch has a term").clone();
+        assert!(term.holds(&self.rivals[n].id, &self.row), "the fence was passed by");
         self.commits.push((term.number, self.rivals[n].id.clone()));
         if stamp_due(self.row.acquired_at, self.server, LEASE) {
             self.row.acquired_at = self.server;

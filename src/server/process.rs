@@ -1,0 +1,135 @@
+//! The worker as a process: its signals, its session, its memory, and how it waits.
+
+use super::clock::ticks;
+use super::{exit, timeouts};
+use pgrx::{check_for_interrupts, pg_sys};
+use std::ffi::{CStr, CString, c_int};
+use std::time::Duration;
+
+// The handlers of PostgreSQL itself, by address: pgrx binds them as functions to call.
+unsafe extern "C-unwind" {
+    fn die(signal: c_int);
+    fn SignalHandlerForConfigReload(signal: c_int);
+}
+
+/// SIGTERM is handled as in an ordinary backend: the next check for interrupts, also inside a
+/// statement or a lock wait, ends the process, and no function can catch that. SIGINT stays as
+/// PostgreSQL set it: it cancels the statement.
+pub fn install_signals() {
+    // SAFETY: signals are still blocked, and these handlers only set flags and a latch.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        use pg_sys::pqsignal;
+        #[cfg(feature = "pg18")]
+        use pg_sys::pqsignal_be as pqsignal;
+        pqsignal(pg_sys::SIGTERM as c_int, Some(die));
+        pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// The settings of a session that a database or a role may have changed, as the worker needs
+/// them. `synchronous_commit = local` waits for the disk and for no standby: what is logged is
+/// durable, and a missing standby hangs nothing.
+const PINNED: &[(&CStr, &CStr)] = &[
+    (c"role", c"none"),
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"synchronous_commit", c"local"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_deferrable", c"off"),
+    (c"session_replication_role", c"origin"),
+    (c"row_security", c"on"),
+    (c"statement_timeout", c"0"),
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    (c"transaction_timeout", c"0"),
+    (c"DateStyle", c"ISO"),
+    (c"client_min_messages", c"error"),
+    (c"jit", c"off"),
+];
+
+/// Sets a setting for the rest of this session.
+pub fn pin(name: &CStr, value: &CStr) {
+    // SAFETY: NUL-terminated strings; a value that is refused raises an error.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
+/// Opens the session with the database.
+pub fn connect(database: &str) {
+    let name = CString::new(database).unwrap_or_default();
+    // SAFETY: the first thing a worker does with its database; ends the process when it cannot.
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnection(name.as_ptr(), std::ptr::null(), 0);
+        exit::prepare();
+        pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());
+    }
+    for &(name, value) in PINNED {
+        pin(name, value);
+    }
+    timeouts::register();
+}
+
+/// Whether the configuration was changed.
+pub fn reload_pending() -> bool {
+    // SAFETY: a flag that signal handlers set.
+    unsafe { pg_sys::ConfigReloadPending != 0 }
+}
+
+/// Waits on the latch for `timeout`, or until the configuration changes. A cancellation that
+/// finds nothing to cancel is dropped; a termination ends the process in here.
+pub fn wait(timeout: Duration) {
+    let until = ticks() + timeout;
+    loop {
+        let left = until.saturating_sub(ticks());
+        // SAFETY: waits on this process's own latch; the process ends when the postmaster died.
+        unsafe {
+            pg_sys::QueryCancelPending = 0;
+            check_for_interrupts!();
+            if reload_pending() || left.is_zero() {
+                return;
+            }
+            let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+            // Rounded up, or the last wait would spin for the rest of a millisecond.
+            let ms = left.as_millis() as i64 + 1;
+            pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, ms, pg_sys::PG_WAIT_EXTENSION);
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+    }
+}
+
+/// Reads the configuration again if it was changed; whether it was.
+pub fn reload_if_pending() -> bool {
+    let pending = reload_pending();
+    if pending {
+        // SAFETY: outside any transaction, as in PostgreSQL's own workers.
+        unsafe {
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+    pending
+}
+
+/// A memory context for what a cycle allocates outside its transactions, current from now on, so
+/// that nothing piles up in a process that lives for months.
+pub fn cycle_memory() -> pg_sys::MemoryContext {
+    // SAFETY: a child of the top context, which lives as long as the process.
+    unsafe {
+        let memory = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::TopMemoryContext,
+            c"pg_reaper cycle".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        pg_sys::MemoryContextSwitchTo(memory);
+        memory
+    }
+}

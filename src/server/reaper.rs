@@ -1,0 +1,109 @@
+//! Reading and reaping the rows of one table, as its owner.
+
+use super::clock::server_now;
+use super::failure::Failure;
+use super::orphans;
+use super::pass::{Host, Limits, Stop};
+use super::policies::Target;
+use super::sandbox::as_owner;
+use super::sql::{self, Arg, required};
+use crate::decide::orphan::{Orphan, Rule};
+use crate::decide::progress::{Due, Pass, Tid};
+use crate::decide::shape::Shape;
+use pgrx::pg_sys;
+
+/// Reads and reaps as the owner of one table.
+pub struct Reaper<'a, H> {
+    pub host: &'a mut H,
+    target: &'a Target,
+    rule: Rule,
+    log_limit: usize,
+    /// Deletes, and returns nothing.
+    reap: String,
+    /// Deletes, and returns what a log line says.
+    reap_and_tell: String,
+}
+
+impl<'a, H: Host> Reaper<'a, H> {
+    pub fn new(
+        host: &'a mut H,
+        target: &'a Target,
+        shape: Shape,
+        rule: Rule,
+        limits: &Limits,
+    ) -> Self {
+        let deadline = match rule {
+            Rule::Expired => "expires_at",
+            Rule::Stuck(_) => "last_progress_at",
+        };
+        let reap = sql::statement(include_str!("../../sql/sweep/reap.sql"))
+            .replace("@table@", &target.name)
+            .replace("@deadline@", deadline);
+        let reap_and_tell = format!(
+            "{reap}\nRETURNING execution_id, {}, {}, {deadline}",
+            if shape.organization_id { "organization_id" } else { "NULL" },
+            if shape.remaining { "remaining::pg_catalog.int8" } else { "NULL::pg_catalog.int8" },
+        );
+        Reaper { host, target, rule, log_limit: limits.log_limit, reap, reap_and_tell }
+    }
+
+    /// The rows of `statement`, as (deadline, tid).
+    pub fn read(&mut self, statement: &str, args: &[Arg]) -> Result<Vec<Due>, Failure> {
+        let restriction = self.host.restriction(self.target.owner);
+        let owner = self.target.owner;
+        self.host.read(|| {
+            as_owner(owner, restriction, || {
+                sql::query(statement, args, |row| {
+                    let pointer = required(row.tid(2), "ctid")?;
+                    let block = (u32::from(pointer.ip_blkid.bi_hi) << 16)
+                        | u32::from(pointer.ip_blkid.bi_lo);
+                    let tid = Tid { block, offset: pointer.ip_posid };
+                    Ok(Due { deadline: required(row.int8(1), "deadline")?, tid })
+                })
+            })
+        })
+    }
+
+    /// Reaps one batch; returns how many rows. What is logged is committed by then.
+    pub fn reap(&mut self, rows: &[Due], pass: &mut Pass) -> Result<u64, Stop> {
+        let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else {
+            return Ok(0);
+        };
+        let room = self.log_limit.saturating_sub(pass.logged);
+        // Telling costs; once the limit is reached it is left off.
+        let statement = if room > 0 { &self.reap_and_tell } else { &self.reap };
+        let restriction = self.host.restriction(self.target.owner);
+        let (owner, rule, cutoff) = (self.target.owner, self.rule, pass.cutoff);
+        let tids: Vec<_> = rows.iter().map(|row| item_pointer(row.tid)).collect();
+        let (reaped, mut told) = self.host.batch(|| {
+            as_owner(owner, restriction, || {
+                sql::run(statement, &[Arg::Tids(&tids), Arg::Time(cutoff)], |row| {
+                    Ok(Orphan {
+                        execution_id: row.text(1),
+                        organization_id: row.text(2),
+                        remaining: row.int8(3),
+                        deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
+                    })
+                })
+            })
+        })?;
+        self.host.reaped(reaped);
+        told.truncate(room);
+        orphans::log(self.target, rule, server_now(), &told);
+        pass.logged += told.len();
+        pass.unlogged += reaped - told.len() as u64;
+        pass.batch_done(first, last, rows.len(), reaped);
+        Ok(reaped)
+    }
+}
+
+/// A tid as PostgreSQL keeps it.
+pub fn item_pointer(tid: Tid) -> pg_sys::ItemPointerData {
+    pg_sys::ItemPointerData {
+        ip_blkid: pg_sys::BlockIdData {
+            bi_hi: (tid.block >> 16) as u16,
+            bi_lo: (tid.block & 0xffff) as u16,
+        },
+        ip_posid: tid.offset,
+    }
+}
