@@ -9,7 +9,7 @@ WITH RECURSIVE member (policy, builtin, relation) AS (
   JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) m.relation
 )
 SELECT m.policy, m.builtin, m.relation, c.relowner, c.relkind::text,
-  pg_catalog.format('%I.%I', n.nspname, c.relname),
+  CASE WHEN c.oid IS NOT NULL THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END,
   @types@
 FROM member m
 LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) m.relation

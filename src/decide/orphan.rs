@@ -48,6 +48,22 @@ pub fn reason(remaining: Option<i64>) -> &'static str {
     }
 }
 
+/// JSON in ASCII alone: what is left can neither break a line nor steer a terminal. Outside its
+/// strings JSON is ASCII anyway, and inside them `\uXXXX` means the same.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if matches!(c, ' '..='~') {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
+}
+
 /// Makes text safe to stand in one line of a log: quoted, with line breaks, control characters
 /// and whatever does not print escaped, so that no id can forge a line of its own.
 pub fn quoted(text: &str) -> String {
@@ -87,7 +103,7 @@ impl Orphan {
         deadline: String,
         reaped_at: ServerTime,
     ) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&Record {
+        let json = serde_json::to_string(&Record {
             policy,
             relation,
             execution_id: self.execution_id.as_deref(),
@@ -100,7 +116,8 @@ impl Orphan {
                 Rule::Expired => "expired",
                 Rule::Stuck(_) => "stuck",
             },
-        })
+        })?;
+        Ok(ascii(&json))
     }
 
     /// Time of reaping − deadline.
@@ -150,8 +167,16 @@ mod tests {
 
     #[test]
     fn no_id_can_forge_a_log_line() {
-        for evil in ["a\nFATAL: b", "a\r\nb", "\u{1b}[2Jx", "\"", "\u{2028}", "\u{85}", "\u{202e}x"]
-        {
+        for evil in [
+            "a\nFATAL: b",
+            "a\r\nb",
+            "\u{1b}[2Jx",
+            "\"",
+            "\u{2028}",
+            "\u{85}",
+            "\u{202e}x",
+            "\u{7f}é\u{1f480}",
+        ] {
             let line = orphan(evil, 1).message(Rule::Expired, 0);
             let detail = orphan(evil, 1)
                 .detail(1, "t", Rule::Expired, "d".into(), 0)
@@ -160,7 +185,9 @@ mod tests {
                 line.chars().all(|c| !c.is_control() && !"\u{2028}\u{202e}".contains(c)),
                 "{line}"
             );
-            assert!(detail.chars().all(|c| c >= ' '), "{detail}");
+            assert!(detail.chars().all(|c| matches!(c, ' '..='~')), "{detail}");
+            let back: serde_json::Value = serde_json::from_str(&detail).expect("it is JSON");
+            assert_eq!(back["execution_id"], *evil);
         }
         assert!(orphan("a\"b", 1).message(Rule::Expired, 0).contains(r#""a\"b""#));
     }

@@ -48,6 +48,11 @@ impl Pass {
         Pass { cutoff, after: START, walk: None, left_over: None, logged: 0, unlogged: 0 }
     }
 
+    /// Rows reaped so far.
+    pub fn reaped(&self) -> u64 {
+        self.unlogged + self.logged as u64
+    }
+
     /// A batch of `tried` rows, the first of them `first` and the last `last`, reaped `reaped`.
     pub fn batch_done(&mut self, first: Due, last: Due, tried: usize, reaped: u64) {
         if reaped < tried as u64 {

@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
-    /// The type's name, as `format_type` spells it.
+    /// The type's name in the catalogue.
     pub type_name: String,
 }
 
@@ -18,7 +18,7 @@ pub struct Shape {
     pub last_progress_at: bool,
 }
 
-const TIMESTAMPTZ: &str = "timestamp with time zone";
+const TIMESTAMPTZ: &str = "timestamptz";
 
 impl Shape {
     /// The shape of `relation`, or why it does not follow the protocol. An optional column of
@@ -45,7 +45,7 @@ impl Shape {
         }
         Ok(Shape {
             organization_id: type_of("organization_id") == Some("text"),
-            remaining: matches!(type_of("remaining"), Some("integer" | "bigint" | "smallint")),
+            remaining: matches!(type_of("remaining"), Some("int4" | "int8" | "int2")),
             last_progress_at: type_of("last_progress_at") == Some(TIMESTAMPTZ),
         })
     }
@@ -71,7 +71,7 @@ mod tests {
             ("execution_id", "text"),
             ("expires_at", TIMESTAMPTZ),
             ("organization_id", "uuid"),
-            ("remaining", "integer"),
+            ("remaining", "int4"),
             ("last_progress_at", TIMESTAMPTZ),
         ]);
         let shape = Shape { organization_id: false, remaining: true, last_progress_at: true };

@@ -8,7 +8,7 @@ use crate::decide::config::Settings;
 use crate::decide::refusal::Refusal;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
-use crate::server::pass::{self, Host, Limits, Memory, Stop};
+use crate::server::pass::{self, End, Host, Limits, Memory, Stop};
 use crate::server::policies::{self, Target};
 use crate::server::sandbox::{self, Restriction};
 use crate::server::settings;
@@ -40,20 +40,18 @@ fn sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> Result<i64, Fa
     };
     let settings = settings::read();
     let targets = targets(relation)?;
-    let mut host = Caller;
-    let mut reaped = 0;
+    let mut host = Caller { reaped: 0 };
     sandbox::with_lock_timeout(settings.lock_limit(), || {
         for target in &targets {
-            let room = max_rows - reaped;
-            match one(&mut host, target, &settings, room) {
-                Ok(rows) => reaped += rows,
+            match one(&mut host, target, &settings, max_rows) {
                 Err(failure) if relation.is_some() => return Err(failure),
                 Err(failure) => complain(target, failure),
+                Ok(()) => {}
             }
         }
         Ok(())
     })?;
-    Ok(i64::try_from(reaped).unwrap_or(i64::MAX))
+    Ok(i64::try_from(host.reaped).unwrap_or(i64::MAX))
 }
 
 /// What to sweep: what was asked for, and what the caller may act for.
@@ -82,13 +80,13 @@ fn targets(relation: Option<pg_sys::Oid>) -> Result<Vec<Target>, Failure> {
     Ok(targets)
 }
 
-/// Sweeps one table by both rules.
+/// Sweeps one table by both rules, until `max_rows` were reaped in all.
 fn one(
     host: &mut Caller,
     target: &Target,
     settings: &Settings,
     max_rows: u64,
-) -> Result<u64, Failure> {
+) -> Result<(), Failure> {
     let shape = target.shape.clone()?;
     if !sandbox::session_belongs_to(target.owner)
         && policies::has_deferred_constraints(target.relation)?
@@ -96,26 +94,21 @@ fn one(
         return Err(Refusal::DeferredConstraints { relation: target.name.clone() }.into());
     }
     let mut memory = Memory::new(settings.batch_size);
-    let mut limits = Limits {
+    let limits = |host: &Caller| Limits {
         batch_size: settings.batch_size,
         log_limit: settings.log_limit,
-        max_rows,
+        max_rows: max_rows - host.reaped,
         stuck_timeout: settings.stuck_timeout,
     };
-    let mut reaped = settle(pass::expired(host, target, shape, &mut memory, &limits))?.reaped;
-    while reaped < max_rows {
-        limits.max_rows = max_rows - reaped;
-        match settle(pass::stuck(host, target, shape, &mut memory, &limits))? {
-            None => break,
-            Some(done) => {
-                reaped += done.reaped;
-                if !done.cut_short {
-                    break;
-                }
-            }
+    let room = limits(host);
+    settle(pass::expired(host, target, shape, &mut memory, &room))?;
+    while host.reaped < max_rows {
+        let room = limits(host);
+        if settle(pass::stuck(host, target, shape, &mut memory, &room))? != Some(End::CutShort) {
+            break;
         }
     }
-    Ok(reaped)
+    Ok(())
 }
 
 fn settle<T>(outcome: Result<T, Stop>) -> Result<T, Failure> {
@@ -131,7 +124,10 @@ fn complain(target: &Target, failure: Failure) {
 }
 
 /// The caller's transaction as the host of a pass: each batch a subtransaction.
-struct Caller;
+struct Caller {
+    /// Rows reaped so far, whatever failed since.
+    reaped: u64,
+}
 
 impl Caller {
     fn contained<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
@@ -159,7 +155,9 @@ impl Host for Caller {
         if sandbox::session_belongs_to(owner) { Restriction::PathOnly } else { Restriction::Full }
     }
 
-    fn reaped(&mut self, _rows: u64) {}
+    fn reaped(&mut self, rows: u64) {
+        self.reaped += rows;
+    }
 
     fn should_yield(&mut self) -> bool {
         false

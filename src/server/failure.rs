@@ -1,5 +1,6 @@
 //! An error as a value: caught from PostgreSQL, or one of our own refusals.
 
+use super::errcode;
 use crate::decide::advice;
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
@@ -8,30 +9,38 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 /// What went wrong, with the parts of a PostgreSQL error report.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    pub code: PgSqlErrorCode,
+    /// Its SQLSTATE as PostgreSQL packs it: six bits to a character.
+    packed: i32,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
 }
 
 impl Failure {
-    /// The five characters of the SQLSTATE. PostgreSQL packs six bits to a character.
+    /// Something that cannot be unless pg_reaper or PostgreSQL is broken.
+    pub fn internal(message: &str) -> Failure {
+        Failure {
+            packed: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR as i32,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    /// The SQLSTATE where PostgreSQL has a name for it, else that of an internal error: pgrx can
+    /// report no other.
+    pub fn code(&self) -> PgSqlErrorCode {
+        self.packed.into()
+    }
+
+    /// The five characters of the SQLSTATE.
     pub fn sqlstate(&self) -> String {
-        let packed = self.code as i32;
-        (0..5).map(|n| char::from(((packed >> (6 * n)) & 0x3f) as u8 + b'0')).collect()
+        (0..5).map(|n| char::from(((self.packed >> (6 * n)) & 0x3f) as u8 + b'0')).collect()
     }
 
     /// Whether somebody, or a timeout, cancelled the statement.
     pub fn is_cancel(&self) -> bool {
-        self.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
-    }
-
-    /// Whether less work might have gone through: a statement or lock timeout.
-    pub fn is_timeout(&self) -> bool {
-        matches!(
-            self.code,
-            PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
-        )
+        self.code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
     }
 
     /// With a hint, if it came without.
@@ -48,7 +57,7 @@ impl Failure {
             Some(detail) => format!("SQLSTATE {}: {}", self.sqlstate(), detail),
             None => format!("SQLSTATE {}.", self.sqlstate()),
         };
-        let mut report = ErrorReport::new(self.code, message, "pg_reaper").set_detail(detail);
+        let mut report = ErrorReport::new(self.code(), message, "pg_reaper").set_detail(detail);
         if let Some(hint) = &self.hint {
             report = report.set_hint(hint.clone());
         }
@@ -57,7 +66,7 @@ impl Failure {
 
     /// Raises it as an error of the running statement.
     pub fn raise(self) -> ! {
-        let mut report = ErrorReport::new(self.code, self.message, "pg_reaper");
+        let mut report = ErrorReport::new(self.code(), self.message, "pg_reaper");
         if let Some(detail) = self.detail {
             report = report.set_detail(detail);
         }
@@ -75,7 +84,7 @@ impl From<CaughtError> for Failure {
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = caught;
         Failure {
-            code: report.sql_error_code(),
+            packed: errcode::of(report.sql_error_code()),
             message: report.message().to_owned(),
             detail: report.detail().map(str::to_owned),
             hint: report.hint().map(str::to_owned),
@@ -91,11 +100,6 @@ impl From<Refusal> for Failure {
             .enumerate()
             .map(|(n, byte)| i32::from(byte.wrapping_sub(b'0') & 0x3f) << (6 * n))
             .sum::<i32>();
-        Failure {
-            code: packed.into(),
-            message: refusal.to_string(),
-            detail: None,
-            hint: Some(refusal.hint()),
-        }
+        Failure { packed, message: refusal.to_string(), detail: None, hint: Some(refusal.hint()) }
     }
 }

@@ -25,17 +25,29 @@ pub struct Fenced<'a> {
 impl Fenced<'_> {
     /// Runs one transaction under both timers. Should a function swallow the cancellation, the
     /// process ends within; the next one must know why.
-    fn limited<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        exit::sweeping(self.policy);
-        let outcome = timeouts::limited(self.settings.statement_limit(), || in_transaction(work));
+    fn limited<T>(
+        policy: i64,
+        settings: &Settings,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        exit::sweeping(policy);
+        let outcome = timeouts::limited(settings.statement_limit(), || in_transaction(work));
         exit::sweeping(0);
         outcome
+    }
+
+    fn reassure(&mut self) {
+        self.leadership.reassure(self.settings, &ticks);
     }
 }
 
 impl Host for Fenced<'_> {
     fn read<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        self.limited(work)
+        let outcome = Self::limited(self.policy, self.settings, work);
+        if outcome.is_err() {
+            self.reassure();
+        }
+        outcome
     }
 
     fn batch<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Stop> {
@@ -46,10 +58,10 @@ impl Host for Fenced<'_> {
         let lease = self.settings.lease_duration;
         let mut fence = Fence::Closed(Verdict::InDoubt);
         let leadership = &*self.leadership;
-        let outcome = self.limited(|| {
+        let outcome = Self::limited(self.policy, self.settings, || {
             fence = leadership.fence(lease)?;
             let Fence::Open { stamp_due } = fence else {
-                return Err(sql::internal("the fence is closed"));
+                return Err(Failure::internal("the fence is closed"));
             };
             // Constraints that are deferred would fire in a context that forbids it.
             sql::execute("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
@@ -64,7 +76,10 @@ impl Host for Fenced<'_> {
                 self.leadership.refused(verdict, ticks(), lease);
                 Err(Stop::NotLeading)
             }
-            (Fence::Open { .. }, Err(failure)) => Err(Stop::Failed(failure)),
+            (Fence::Open { .. }, Err(failure)) => {
+                self.reassure();
+                Err(Stop::Failed(failure))
+            }
             (Fence::Open { stamp_due }, Ok(done)) => {
                 if stamp_due {
                     self.leadership.stamped(started, lease);

@@ -6,7 +6,7 @@ use super::extension::Extension;
 use super::failure::Failure;
 use super::held::{Held, hold, named, release_held};
 use super::transaction::in_transaction;
-use super::{lease_lock, lease_row, sql};
+use super::{lease_lock, lease_row};
 use crate::decide::Ticks;
 use crate::decide::config::{Leadership as Kind, Settings};
 use crate::decide::lease::{Reason, Sight, Standing, Term, Verdict, claim, judge, stamp_due};
@@ -99,19 +99,28 @@ impl Leadership {
         *self = Leadership::new(std::mem::take(&mut self.me));
     }
 
+    fn renew_row(
+        &mut self,
+        extension: &Extension,
+        lease: Duration,
+        now: &dyn Fn() -> Ticks,
+    ) -> Result<(), Failure> {
+        let Some(term) = self.standing.term().cloned() else { return Ok(()) };
+        let started = now();
+        match in_transaction(|| renew(extension, &self.me, &term))? {
+            Verdict::Ours => self.stamped(started, lease),
+            verdict => self.refused(verdict, now(), lease),
+        }
+        Ok(())
+    }
+
     fn turn_row(
         &mut self,
         extension: &Extension,
         lease: Duration,
         now: &dyn Fn() -> Ticks,
     ) -> Result<(), Failure> {
-        if let Some(term) = self.standing.term().cloned() {
-            let started = now();
-            match in_transaction(|| renew(extension, &self.me, &term))? {
-                Verdict::Ours => self.stamped(started, lease),
-                verdict => self.refused(verdict, now(), lease),
-            }
-        }
+        self.renew_row(extension, lease, now)?;
         if self.standing.term().is_some() {
             return Ok(());
         }
@@ -149,6 +158,24 @@ impl Leadership {
         Ok(())
     }
 
+    /// A transaction was rolled back: a session lock is gone with it, and a stamp was not made.
+    /// Makes sure of what is held, so that nobody acts, or is said to lead, on something lost, and
+    /// no row of failures lets the lease lapse.
+    pub fn reassure(&mut self, settings: &Settings, now: &dyn Fn() -> Ticks) {
+        let Some((extension, _)) = self.of.clone() else { return };
+        if self.standing.term().is_none() {
+            return;
+        }
+        let lease = settings.lease_duration;
+        let outcome = match settings.leadership {
+            Kind::Lease => self.renew_row(&extension, lease, now),
+            Kind::Advisory => self.turn_lock(&extension, lease),
+        };
+        if outcome.is_err() {
+            self.doubt(now(), lease);
+        }
+    }
+
     /// Makes sure, within the transaction of a batch, that it may commit.
     pub fn fence(&self, lease: Duration) -> Result<Fence, Failure> {
         let (Some((extension, kind)), Some(term)) = (&self.of, self.standing.term()) else {
@@ -176,7 +203,7 @@ impl Leadership {
         {
             return Ok(());
         }
-        Err(sql::internal("the lease row changed under its lock"))
+        Err(Failure::internal("the lease row changed under its lock"))
     }
 
     /// A transaction that began at `started` has committed our stamp.

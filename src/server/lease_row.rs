@@ -62,7 +62,10 @@ pub fn acquire(extension: &Extension, me: &str, found: &LeaseRow) -> Result<i64,
     let statement = extension.sql(include_str!("../../sql/lease/acquire.sql"));
     let args = [Arg::Text(me), Arg::Int8(found.term)];
     let terms = sql::query(&statement, &args, |row| required(row.int8(1), "term"))?;
-    terms.into_iter().next().ok_or_else(|| sql::internal("the lease row vanished under its lock"))
+    terms
+        .into_iter()
+        .next()
+        .ok_or_else(|| Failure::internal("the lease row vanished under its lock"))
 }
 
 /// Stamps the row with the time of now, if it is ours.

@@ -5,6 +5,7 @@
 //! | `clock` | the server's clock and the local one |
 //! | `settings` | the `pg_reaper.*` settings |
 //! | `failure` | an error as a value |
+//! | `errcode` | the SQLSTATE of an error that PostgreSQL has no name for |
 //! | `transaction` | transactions and subtransactions that contain their errors |
 //! | `sql` | running SQL with parameters, rows as Rust values |
 //! | `sandbox` | acting as a table's owner, and no further |
@@ -25,6 +26,7 @@
 //! | `exit` | its way out |
 
 mod clock;
+mod errcode;
 mod exit;
 pub mod extension;
 pub mod failure;

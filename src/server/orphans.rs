@@ -28,7 +28,7 @@ pub fn log(target: &Target, rule: Rule, reaped_at: ServerTime, orphans: &[Orphan
 /// Says how many rows of a pass had no line of their own.
 pub fn log_rest(target: &Target, pass: &Pass) {
     if pass.unlogged > 0 {
-        let all = pass.unlogged + pass.logged as u64;
+        let all = pass.reaped();
         warn(
             format!(
                 "reaped {} {}orphaned barriers of {}, {all} in this pass",

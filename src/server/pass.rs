@@ -82,12 +82,15 @@ impl Memory {
     }
 }
 
-/// What a pass did.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Done {
-    pub reaped: u64,
-    /// Due rows are left for the next cycle.
-    pub cut_short: bool,
+/// How far a pass came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing due is left that could be had.
+    Done,
+    /// It goes on in the next cycle.
+    CutShort,
+    /// As many rows were reaped as were asked for.
+    MaxRows,
 }
 
 /// Reaps the rows of one table that are past `expires_at`.
@@ -97,14 +100,37 @@ pub fn expired<H: Host>(
     shape: Shape,
     memory: &mut Memory,
     limits: &Limits,
-) -> Result<Done, Stop> {
-    let mut done = Done::default();
+) -> Result<End, Stop> {
     let mut pass = memory.progress.resume(server_now(), ticks());
-    let due =
-        sql::statement(include_str!("../../sql/sweep/due.sql")).replace("@table@", &target.name);
     let mut reaper = Reaper::new(host, target, shape, Rule::Expired, limits);
+    let end = walk(&mut reaper, target, memory, limits, &mut pass);
+    match end {
+        Ok(End::CutShort) => {
+            memory.progress.suspend(pass);
+            return end;
+        }
+        Ok(End::Done) => memory.progress.finish(&pass),
+        // What was reaped before an error is reaped.
+        Ok(End::MaxRows) | Err(_) => {}
+    }
+    orphans::log_rest(target, &pass);
+    end
+}
+
+fn walk<H: Host>(
+    reaper: &mut Reaper<H>,
+    target: &Target,
+    memory: &mut Memory,
+    limits: &Limits,
+    pass: &mut Pass,
+) -> Result<End, Stop> {
+    let due = sql::statement(include_str!("../../sql/sweep/due.sql"));
+    let due = due.replace("@table@", &target.name);
     loop {
-        let room = limits.max_rows - done.reaped;
+        let room = limits.max_rows.saturating_sub(pass.reaped());
+        if room == 0 {
+            return Ok(End::MaxRows);
+        }
         let want = READ_AHEAD.min(usize::try_from(room).unwrap_or(usize::MAX));
         let args = [
             Arg::Time(pass.cutoff),
@@ -113,62 +139,53 @@ pub fn expired<H: Host>(
             Arg::Int8(want as i64),
         ];
         let rows = reaper.read(&due, &args)?;
-        memory.progress.first_read_done(&mut pass, ticks());
-        let short = rows.len() < want;
+        memory.progress.first_read_done(pass, ticks());
+        let mut cut_short = false;
         for_each_batch(&rows, &mut memory.size, limits.batch_size, |rows| {
-            done.reaped += reaper.reap(rows, &mut pass)?;
-            done.cut_short = reaper.host.should_yield();
-            Ok(!done.cut_short)
+            reaper.reap(rows, pass)?;
+            cut_short = reaper.host.should_yield();
+            Ok(!cut_short)
         })?;
-        if done.cut_short {
-            memory.progress.suspend(pass);
-            return Ok(done);
+        if cut_short {
+            return Ok(End::CutShort);
         }
-        if done.reaped >= limits.max_rows {
-            break;
-        }
-        if short {
-            memory.progress.finish(&pass);
-            break;
+        if rows.len() < want {
+            return Ok(End::Done);
         }
     }
-    orphans::log_rest(target, &pass);
-    Ok(done)
 }
 
 /// Takes one step of the scan for rows without progress; `None` where the rule is off or the
-/// table has no `last_progress_at`. `cut_short` says that the round goes on.
+/// table has no `last_progress_at`.
 pub fn stuck<H: Host>(
     host: &mut H,
     target: &Target,
     shape: Shape,
     memory: &mut Memory,
     limits: &Limits,
-) -> Result<Option<Done>, Stop> {
+) -> Result<Option<End>, Stop> {
     let Some(timeout) = limits.stuck_timeout.filter(|_| shape.last_progress_at) else {
         return Ok(None);
     };
     let began = ticks();
-    let cutoff = server_now().saturating_sub(micros(timeout));
-    let mut pass = Pass::unordered(cutoff);
-    let scan =
-        sql::statement(include_str!("../../sql/sweep/stuck.sql")).replace("@table@", &target.name);
+    let mut pass = Pass::unordered(server_now().saturating_sub(micros(timeout)));
+    let scan = sql::statement(include_str!("../../sql/sweep/stuck.sql"));
+    let scan = scan.replace("@table@", &target.name);
     let first = memory.stuck.next_block;
     let blocks = host.read(|| blocks(target.relation))?;
     let mut reaper = Reaper::new(host, target, shape, Rule::Stuck(timeout), limits);
-    let mut done = Done::default();
     let edge = |block| Arg::Tid(item_pointer(Tid { block, offset: 0 }));
-    let args = [Arg::Time(cutoff), edge(first), edge(first.saturating_add(STUCK_STEP))];
+    let args = [Arg::Time(pass.cutoff), edge(first), edge(first.saturating_add(STUCK_STEP))];
     let mut rows = reaper.read(&scan, &args)?;
     rows.truncate(usize::try_from(limits.max_rows).unwrap_or(usize::MAX));
-    for_each_batch(&rows, &mut memory.size, limits.batch_size, |rows| {
-        done.reaped += reaper.reap(rows, &mut pass)?;
+    let outcome = for_each_batch(&rows, &mut memory.size, limits.batch_size, |rows| {
+        reaper.reap(rows, &mut pass)?;
         Ok(true)
-    })?;
-    let ended = ticks();
-    done.cut_short = !memory.stuck.step_done(blocks, began, ended, timeout);
+    });
     orphans::log_rest(target, &pass);
-    Ok(Some(done))
+    outcome?;
+    let last = memory.stuck.step_done(blocks, began, ticks(), timeout);
+    Ok(Some(if last { End::Done } else { End::CutShort }))
 }
 
 /// Hands out `rows` batch by batch, until `reap` returns false. After a timeout the same rows are
@@ -189,7 +206,7 @@ fn for_each_batch(
                     break;
                 }
             }
-            Err(Stop::Failed(failure)) if failure.is_timeout() && size.timed_out(batch.len()) => {}
+            Err(Stop::Failed(failure)) if failure.is_cancel() && size.timed_out(batch.len()) => {}
             Err(stop) => return Err(stop),
         }
     }

@@ -44,6 +44,7 @@ const PINNED: &[(&CStr, &CStr)] = &[
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     (c"transaction_timeout", c"0"),
     (c"DateStyle", c"ISO"),
+    (c"quote_all_identifiers", c"off"),
     (c"client_min_messages", c"error"),
     (c"jit", c"off"),
 ];

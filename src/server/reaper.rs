@@ -64,10 +64,10 @@ impl<'a, H: Host> Reaper<'a, H> {
         })
     }
 
-    /// Reaps one batch; returns how many rows. What is logged is committed by then.
-    pub fn reap(&mut self, rows: &[Due], pass: &mut Pass) -> Result<u64, Stop> {
+    /// Reaps one batch. What is logged is committed by then.
+    pub fn reap(&mut self, rows: &[Due], pass: &mut Pass) -> Result<(), Stop> {
         let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else {
-            return Ok(0);
+            return Ok(());
         };
         let room = self.log_limit.saturating_sub(pass.logged);
         // Telling costs; once the limit is reached it is left off.
@@ -93,7 +93,7 @@ impl<'a, H: Host> Reaper<'a, H> {
         pass.logged += told.len();
         pass.unlogged += reaped - told.len() as u64;
         pass.batch_done(first, last, rows.len(), reaped);
-        Ok(reaped)
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use super::clock::ticks;
 use super::failure::Failure;
 use super::fenced::Fenced;
 use super::leadership::Leadership;
-use super::pass::{self, Done, Limits, Memory, Stop};
+use super::pass::{self, End, Limits, Memory, Stop};
 use super::policies::{self, Target};
 use super::transaction::in_transaction;
 use super::{extension::Extension, status::Place};
@@ -163,8 +163,8 @@ fn passes(
         max_rows: u64::MAX,
         stuck_timeout: settings.stuck_timeout,
     };
-    let Done { cut_short, .. } = pass::expired(host, target, shape, memory, &limits)?;
-    let mut due = cut_short.then_some(Ticks::ZERO);
+    let end = pass::expired(host, target, shape, memory, &limits)?;
+    let mut due = (end == End::CutShort).then_some(Ticks::ZERO);
     if limits.stuck_timeout.is_some() && shape.last_progress_at {
         if ticks() >= memory.stuck_due() {
             pass::stuck(host, target, shape, memory, &limits)?;

@@ -63,10 +63,11 @@ fn pin_path() {
 }
 
 /// Runs `work`, a function called from SQL, with a `search_path` of ours: the caller's may name
-/// operators and types of somebody else's making.
+/// operators and types of somebody else's making. Names are quoted only where they must be.
 pub fn with_pinned_path<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     nested(|| {
         pin_path();
+        set_locally(c"quote_all_identifiers", c"off");
         work()
     })
 }

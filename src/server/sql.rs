@@ -3,9 +3,10 @@
 //! pgrx's SPI client takes a transaction id even for a SELECT; this one leaves that to the
 //! statement, so that an idle cycle writes nothing.
 
+use super::errcode::Watch;
 use super::failure::Failure;
 use crate::decide::ServerTime;
-use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, CString, c_int, c_long};
 
 /// The statement of a template: without the comments at its head, which would fill the CONTEXT of
@@ -122,7 +123,7 @@ pub fn run<T>(
     args: &[Arg],
     mut map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<(u64, Vec<T>), Failure> {
-    let text = CString::new(sql).map_err(|_| internal("a statement holds a NUL byte"))?;
+    let text = CString::new(sql).map_err(|_| Failure::internal("a statement holds a NUL byte"))?;
     let mut types: Vec<_> = args.iter().map(Arg::type_oid).collect();
     let nulls: Vec<u8> =
         args.iter().map(|arg| if arg.datum().is_some() { b' ' } else { b'n' }).collect();
@@ -131,8 +132,9 @@ pub fn run<T>(
     // SAFETY: connect and finish are paired on success; on an error the (sub)transaction abort
     // closes the connection. The arrays are as long as `args`, and outlive the call.
     unsafe {
+        let _watch = Watch::begin();
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
-            return Err(internal("SPI_connect failed"));
+            return Err(Failure::internal("SPI_connect failed"));
         }
         let code = pg_sys::SPI_execute_with_args(
             text.as_ptr(),
@@ -144,7 +146,7 @@ pub fn run<T>(
             0 as c_long,
         );
         if code < 0 {
-            return Err(internal(&format!("SPI_execute failed with code {code}")));
+            return Err(Failure::internal(&format!("SPI_execute failed with code {code}")));
         }
         let touched = pg_sys::SPI_processed;
         let table = pg_sys::SPI_tuptable;
@@ -176,23 +178,13 @@ pub fn execute(sql: &str, args: &[Arg]) -> Result<u64, Failure> {
 
 /// A value that must be there.
 pub fn required<T>(value: Option<T>, what: &str) -> Result<T, Failure> {
-    value.ok_or_else(|| internal(&format!("{what} is null")))
+    value.ok_or_else(|| Failure::internal(&format!("{what} is null")))
 }
 
 /// An identifier, quoted where it must be.
 pub fn quote_identifier(name: &str) -> Result<String, Failure> {
-    let name = CString::new(name).map_err(|_| internal("a name holds a NUL byte"))?;
+    let name = CString::new(name).map_err(|_| Failure::internal("a name holds a NUL byte"))?;
     // SAFETY: quote_identifier returns its argument or a palloc'd copy, both live here.
     let quoted = unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) };
     Ok(quoted.to_string_lossy().into_owned())
-}
-
-/// Something that cannot be unless pg_reaper or PostgreSQL is broken.
-pub fn internal(message: &str) -> Failure {
-    Failure {
-        code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-        message: message.into(),
-        detail: None,
-        hint: None,
-    }
 }

@@ -5,6 +5,7 @@
 //! timer, which nothing can catch, ends the process. It is started afresh, and the policy whose
 //! function that was is left alone for a while.
 
+use super::clock::server_now;
 use pgrx::pg_sys;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -14,6 +15,7 @@ use std::time::Duration;
 unsafe extern "C-unwind" {
     fn RegisterTimeout(id: c_int, handler: Option<unsafe extern "C-unwind" fn()>) -> c_int;
     fn enable_timeout_after(id: c_int, delay_ms: c_int);
+    fn enable_timeout_every(id: c_int, fin_time: pg_sys::TimestampTz, delay_ms: c_int);
     fn disable_timeout(id: c_int, keep_indicator: bool);
 }
 
@@ -39,6 +41,12 @@ pub fn overruled() -> bool {
 }
 
 unsafe extern "C-unwind" fn overrule() {
+    // A cancellation that nobody has come to yet was not swallowed: a process that was frozen
+    // sees both timers run out at once. The timer repeats.
+    // SAFETY: reads a flag that signal handlers set.
+    if unsafe { pg_sys::QueryCancelPending } != 0 {
+        return;
+    }
     OVERRULED.store(true, Ordering::Relaxed);
     // SAFETY: what PostgreSQL's own handler for SIGTERM does, in signal context: two flags that
     // are made for it, and a latch, which is safe to set there.
@@ -49,17 +57,17 @@ unsafe extern "C-unwind" fn overrule() {
     }
 }
 
-/// Runs `work` under both timers: cancelled after `limit`, ended after half as long again.
+/// Runs `work` under both timers: cancelled after `limit`, ended after half as long again, or as
+/// soon as the cancellation was seen and swallowed.
 pub fn limited<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
     let limit_ms = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX).max(1);
-    // SAFETY: both timers are registered, and disarmed on every way out: here, or by `disarm`
-    // after an error.
+    let grace_ms = limit_ms / 2 + 1;
+    let second = server_now().saturating_add(1000 * (i64::from(limit_ms) + i64::from(grace_ms)));
+    // SAFETY: both timers are registered, and disarmed below; `work` does not unwind, since it
+    // contains its errors.
     unsafe {
         enable_timeout_after(STATEMENT_TIMEOUT, limit_ms);
-        enable_timeout_after(
-            SECOND_STRIKE.load(Ordering::Relaxed),
-            limit_ms.saturating_add(limit_ms / 2 + 1),
-        );
+        enable_timeout_every(SECOND_STRIKE.load(Ordering::Relaxed), second, grace_ms);
     }
     let outcome = work();
     disarm();
@@ -67,7 +75,7 @@ pub fn limited<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
 }
 
 /// Disarms both timers, and forgets a cancellation that came too late to matter.
-pub fn disarm() {
+fn disarm() {
     // SAFETY: disabling a timer that is not armed does nothing.
     unsafe {
         disable_timeout(STATEMENT_TIMEOUT, false);
