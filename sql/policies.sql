@@ -14,5 +14,7 @@ SELECT m.policy, m.builtin, m.relation, c.relowner, c.relkind::text,
 FROM member m
 LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) m.relation
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-WHERE c.relkind IS NULL OR c.relkind OPERATOR(pg_catalog.<>) 'p'
+WHERE c.oid IS NULL
+  -- A temporary child can only be seen by its own session.
+  OR c.relkind OPERATOR(pg_catalog.<>) 'p' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
 ORDER BY m.policy, m.relation

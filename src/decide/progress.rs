@@ -131,7 +131,7 @@ impl StuckScan {
             self.next_block = 0;
             self.due = schedule::next_stuck_scan(self.began, ended, took, stuck);
         } else {
-            self.due = schedule::next_walk(ended, took);
+            self.due = schedule::next_step(ended, took);
         }
         last
     }

@@ -35,6 +35,8 @@ pub enum Refusal {
     NegativeMaxRows { max_rows: i64 },
     #[error("table {relation} has deferred constraints, and you are not its owner")]
     DeferredConstraints { relation: String },
+    #[error("table {relation} was dropped, renamed or given to another owner in the meantime")]
+    Changed { relation: String },
     #[error("extension \"pg_reaper\" is not installed in this database")]
     NoExtension,
 }
@@ -55,6 +57,7 @@ impl Refusal {
             Refusal::AlreadyAdopted { .. } => "42710",
             Refusal::NotAdopted { .. } | Refusal::NoExtension => "42704",
             Refusal::BuiltIn { .. } | Refusal::DeferredConstraints { .. } => "55000",
+            Refusal::Changed { .. } => "40001",
             Refusal::InRecovery => "25006",
             Refusal::NegativeMaxRows { .. } => "22023",
         }
@@ -102,6 +105,7 @@ impl Refusal {
                  immediate first."
                     .into()
             }
+            Refusal::Changed { .. } => "It will be tried again as it is now.".into(),
             Refusal::NoExtension => "Run CREATE EXTENSION pg_reaper.".into(),
         }
     }

@@ -34,6 +34,12 @@ pub fn next_walk(ended: Ticks, took: Duration) -> Ticks {
     ended + took.saturating_mul(WALK_SHARE)
 }
 
+/// When the next step of such a walk may come: within its share, and not in turns so short that
+/// the cycles around them cost more than they do.
+pub fn next_step(ended: Ticks, took: Duration) -> Ticks {
+    next_walk(ended, took).max(ended + Duration::from_millis(100))
+}
+
 /// When the next scan for rows without progress begins: a quarter of the timeout after the last
 /// one began, but not sooner than the share of time allowed to walks.
 pub fn next_stuck_scan(began: Ticks, ended: Ticks, worked: Duration, stuck: Duration) -> Ticks {

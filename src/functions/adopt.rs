@@ -6,6 +6,7 @@ use crate::decide::shape::Shape;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
 use crate::server::policies;
+use crate::server::relation;
 use crate::server::sandbox::{self, Restriction};
 use crate::server::sql::{self, Arg, required};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -60,9 +61,14 @@ fn own(extension: &Extension, relation: pg_sys::Oid) -> Result<Facts, Failure> {
     if !sandbox::may_act_for(sandbox::current_user(), known.owner) {
         return Err(Refusal::NotOwner { relation: known.name }.into());
     }
-    // SAFETY: takes a lock until the end of the transaction; the caller is its owner.
-    unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
-    facts(extension, relation)
+    // Under the lock once more: what a snapshot says of its owner may be old.
+    match relation::lock(relation, pg_sys::AccessShareLock) {
+        Some(now) if sandbox::may_act_for(sandbox::current_user(), now.owner) => {
+            facts(extension, relation)
+        }
+        Some(now) => Err(Refusal::NotOwner { relation: now.name }.into()),
+        None => Err(Refusal::NoRelation { oid: relation.to_u32() }.into()),
+    }
 }
 
 fn adopt(relation: pg_sys::Oid) -> Result<i64, Failure> {

@@ -10,6 +10,7 @@ use crate::server::extension::Extension;
 use crate::server::failure::Failure;
 use crate::server::pass::{self, End, Host, Limits, Memory, Stop};
 use crate::server::policies::{self, Target};
+use crate::server::relation::hold_still;
 use crate::server::sandbox::{self, Restriction};
 use crate::server::settings;
 use crate::server::transaction::in_subtransaction;
@@ -142,14 +143,32 @@ impl Caller {
 }
 
 impl Host for Caller {
-    fn read<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        Self::contained(work)
+    fn read<T>(
+        &mut self,
+        target: &Target,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        Self::contained(|| {
+            hold_still(target, pg_sys::AccessShareLock)?;
+            work()
+        })
     }
 
-    fn batch<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Stop> {
+    fn batch<T>(
+        &mut self,
+        target: &Target,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Stop> {
         check_for_interrupts!();
-        Self::contained(work).map_err(Stop::Failed)
+        let outcome = Self::contained(|| {
+            hold_still(target, pg_sys::RowExclusiveLock)?;
+            work()
+        });
+        outcome.map_err(Stop::Failed)
     }
+
+    /// A cancellation ends the call, so there is none to be told of.
+    fn timed_out(&mut self, _target: &Target, _rows: usize, _failure: &Failure) {}
 
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction {
         if sandbox::session_belongs_to(owner) { Restriction::PathOnly } else { Restriction::Full }

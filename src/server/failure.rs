@@ -4,7 +4,7 @@ use super::errcode;
 use crate::decide::advice;
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 /// What went wrong, with the parts of a PostgreSQL error report.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ impl Failure {
         if let Some(hint) = &self.hint {
             report = report.set_hint(hint.clone());
         }
-        report.report(level);
+        uninterrupted(|| report.report(level));
     }
 
     /// Raises it as an error of the running statement.
@@ -75,6 +75,18 @@ impl Failure {
         }
         report.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
+    }
+}
+
+/// Runs `say`, which reports something below an error. PostgreSQL looks for interrupts after each
+/// such report: a cancellation that came then would cost the lines that are left to say, and raise
+/// an error where nothing contains it.
+pub fn uninterrupted(say: impl FnOnce()) {
+    // SAFETY: a counter that is put back; an error in between would reset it by itself.
+    unsafe {
+        pg_sys::InterruptHoldoffCount += 1;
+        say();
+        pg_sys::InterruptHoldoffCount -= 1;
     }
 }
 

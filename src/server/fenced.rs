@@ -4,6 +4,8 @@ use super::clock::ticks;
 use super::failure::Failure;
 use super::leadership::{Fence, Leadership};
 use super::pass::{Host, Stop};
+use super::policies::Target;
+use super::relation::hold_still;
 use super::sandbox::Restriction;
 use super::status::Place;
 use super::transaction::in_transaction;
@@ -11,56 +13,65 @@ use super::{exit, process, sql, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
-use pgrx::pg_sys;
+use pgrx::{PgLogLevel, pg_sys};
 
 /// The worker, sweeping one table.
 pub struct Fenced<'a> {
     pub leadership: &'a mut Leadership,
     pub settings: &'a Settings,
     pub place: &'a Place,
-    pub policy: i64,
     pub until: Ticks,
 }
 
 impl Fenced<'_> {
-    /// Runs one transaction under both timers. Should a function swallow the cancellation, the
-    /// process ends within; the next one must know why.
+    /// Runs one transaction under both timers. Should a function of the table's end the process
+    /// within, the next one must know whose it was.
     fn limited<T>(
-        policy: i64,
+        target: &Target,
         settings: &Settings,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        exit::sweeping(policy);
+        exit::sweeping(target.relation);
         let outcome = timeouts::limited(settings.statement_limit(), || in_transaction(work));
-        exit::sweeping(0);
+        exit::sweeping(pg_sys::InvalidOid);
         outcome
-    }
-
-    fn reassure(&mut self) {
-        self.leadership.reassure(self.settings, &ticks);
     }
 }
 
 impl Host for Fenced<'_> {
-    fn read<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        let outcome = Self::limited(self.policy, self.settings, work);
+    fn read<T>(
+        &mut self,
+        target: &Target,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let outcome = Self::limited(target, self.settings, || {
+            hold_still(target, pg_sys::AccessShareLock)?;
+            work()
+        });
         if outcome.is_err() {
-            self.reassure();
+            self.leadership.reassure(self.settings, &ticks);
         }
         outcome
     }
 
-    fn batch<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Stop> {
+    fn batch<T>(
+        &mut self,
+        target: &Target,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Stop> {
         let started = ticks();
         if !self.leadership.acts(started) {
             return Err(Stop::NotLeading);
         }
         let lease = self.settings.lease_duration;
-        let mut fence = Fence::Closed(Verdict::InDoubt);
+        let mut fence = None;
         let leadership = &*self.leadership;
-        let outcome = Self::limited(self.policy, self.settings, || {
-            fence = leadership.fence(lease)?;
-            let Fence::Open { stamp_due } = fence else {
+        let outcome = Self::limited(target, self.settings, || {
+            // Before the lease row, in the order of DROP EXTENSION.
+            hold_still(target, pg_sys::RowExclusiveLock)?;
+            let fence = fence.insert(Fence::Closed(Verdict::InDoubt));
+            *fence = leadership.fence(lease)?;
+            let Fence::Open { stamp_due } = *fence else {
                 return Err(Failure::internal("the fence is closed"));
             };
             // Constraints that are deferred would fire in a context that forbids it.
@@ -72,21 +83,32 @@ impl Host for Fenced<'_> {
             Ok(done)
         });
         match (fence, outcome) {
-            (Fence::Closed(verdict), _) => {
+            (Some(Fence::Closed(verdict)), _) => {
                 self.leadership.refused(verdict, ticks(), lease);
                 Err(Stop::NotLeading)
             }
-            (Fence::Open { .. }, Err(failure)) => {
-                self.reassure();
+            (_, Err(failure)) => {
+                self.leadership.reassure(self.settings, &ticks);
                 Err(Stop::Failed(failure))
             }
-            (Fence::Open { stamp_due }, Ok(done)) => {
-                if stamp_due {
-                    self.leadership.stamped(started, lease);
-                }
+            (Some(Fence::Open { stamp_due: true }), Ok(done)) => {
+                self.leadership.stamped(started, lease);
                 Ok(done)
             }
+            (_, Ok(done)) => Ok(done),
         }
+    }
+
+    fn timed_out(&mut self, target: &Target, rows: usize, failure: &Failure) {
+        failure.clone().advised().report_as(
+            PgLogLevel::WARNING,
+            format!(
+                "a batch of {rows} rows of {} took too long and is tried again at half its size: {}",
+                target.name, failure.message
+            ),
+        );
+        let message = format!("{}: {}", target.name, failure.message);
+        self.place.tell_error(&message, &failure.sqlstate());
     }
 
     fn restriction(&self, _owner: pg_sys::Oid) -> Restriction {

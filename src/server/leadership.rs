@@ -46,6 +46,11 @@ impl Leadership {
         self.standing.acting(now).is_some()
     }
 
+    /// Whether more than half of the trust in what is held is used up.
+    pub fn ageing(&self, now: Ticks, lease: Duration) -> bool {
+        self.standing.term().is_some_and(|term| now + lease / 2 > term.trusted_until)
+    }
+
     /// The term held by the lease row; `None` on a standby and under a session lock.
     pub fn term(&self) -> Option<i64> {
         let by_row = matches!(self.of, Some((_, Kind::Lease)));

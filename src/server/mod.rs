@@ -12,6 +12,7 @@
 //! | `timeouts` | the two strikes that end a statement |
 //! | `extension` | where the extension lives in this database |
 //! | `policies` | what is watched |
+//! | `relation` | a table under lock, as it is now |
 //! | `pass` | one policy's part of a sweep, the same for worker and function |
 //! | `reaper` | reading and reaping the rows of one table, as its owner |
 //! | `orphans` | logging what was reaped |
@@ -40,6 +41,7 @@ pub mod pass;
 pub mod policies;
 mod process;
 mod reaper;
+pub mod relation;
 mod rounds;
 pub mod sandbox;
 pub mod settings;

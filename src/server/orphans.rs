@@ -1,6 +1,7 @@
 //! Logging what was reaped, one WARNING each up to a limit, then one line with the count.
 
 use super::clock::iso;
+use super::failure::uninterrupted;
 use super::policies::Target;
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::Pass;
@@ -13,7 +14,7 @@ fn warn(message: String, detail: Option<String>) {
     if let Some(detail) = detail {
         report = report.set_detail(detail);
     }
-    report.report(PgLogLevel::WARNING);
+    uninterrupted(|| report.report(PgLogLevel::WARNING));
 }
 
 /// Logs each of `orphans`, reaped at `reaped_at` by `rule`. In the worker: after the commit.

@@ -13,7 +13,7 @@ use super::sandbox::Restriction;
 use super::sql::{self, Arg};
 use crate::decide::batch::BatchSize;
 use crate::decide::orphan::Rule;
-use crate::decide::progress::{Due, Pass, Progress, STUCK_STEP, StuckScan, Tid};
+use crate::decide::progress::{Pass, Progress, STUCK_STEP, StuckScan, Tid};
 use crate::decide::shape::Shape;
 use crate::decide::{Ticks, micros};
 use pgrx::pg_sys;
@@ -37,10 +37,21 @@ impl From<Failure> for Stop {
 
 /// Who runs the pass.
 pub trait Host {
-    /// Runs a read in a transaction.
-    fn read<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure>;
-    /// Runs a batch in a (sub)transaction of its own, fenced if this is a leader.
-    fn batch<T>(&mut self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Stop>;
+    /// Runs a read of `target` in a transaction, the table held still.
+    fn read<T>(
+        &mut self,
+        target: &Target,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure>;
+    /// Runs a batch in a (sub)transaction of its own, the table held still, fenced if this is a
+    /// leader.
+    fn batch<T>(
+        &mut self,
+        target: &Target,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Stop>;
+    /// Told of every batch that took too long, and was rolled back.
+    fn timed_out(&mut self, target: &Target, rows: usize, failure: &Failure);
     /// How tightly the owner of a table is held.
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction;
     /// Told of every batch that reaped rows, once it is committed.
@@ -138,15 +149,11 @@ fn walk<H: Host>(
             Arg::Tid(item_pointer(pass.after.tid)),
             Arg::Int8(want as i64),
         ];
-        let rows = reaper.read(&due, &args)?;
+        let rows = reaper.read(&due, &args);
+        // A walk that failed has its cost too, and is not repeated at once either.
         memory.progress.first_read_done(pass, ticks());
-        let mut cut_short = false;
-        for_each_batch(&rows, &mut memory.size, limits.batch_size, |rows| {
-            reaper.reap(rows, pass)?;
-            cut_short = reaper.host.should_yield();
-            Ok(!cut_short)
-        })?;
-        if cut_short {
+        let rows = rows?;
+        if !reaper.reap(&rows, &mut memory.size, limits.batch_size, pass)? {
             return Ok(End::CutShort);
         }
         if rows.len() < want {
@@ -172,45 +179,20 @@ pub fn stuck<H: Host>(
     let scan = sql::statement(include_str!("../../sql/sweep/stuck.sql"));
     let scan = scan.replace("@table@", &target.name);
     let first = memory.stuck.next_block;
-    let blocks = host.read(|| blocks(target.relation))?;
+    let blocks = host.read(target, || blocks(target.relation))?;
     let mut reaper = Reaper::new(host, target, shape, Rule::Stuck(timeout), limits);
     let edge = |block| Arg::Tid(item_pointer(Tid { block, offset: 0 }));
     let args = [Arg::Time(pass.cutoff), edge(first), edge(first.saturating_add(STUCK_STEP))];
     let mut rows = reaper.read(&scan, &args)?;
     rows.truncate(usize::try_from(limits.max_rows).unwrap_or(usize::MAX));
-    let outcome = for_each_batch(&rows, &mut memory.size, limits.batch_size, |rows| {
-        reaper.reap(rows, &mut pass)?;
-        Ok(true)
-    });
+    let outcome = reaper.reap(&rows, &mut memory.size, limits.batch_size, &mut pass);
     orphans::log_rest(target, &pass);
-    outcome?;
+    if !outcome? {
+        // The same step again, at once: what it had reaped is gone by then.
+        return Ok(Some(End::CutShort));
+    }
     let last = memory.stuck.step_done(blocks, began, ticks(), timeout);
     Ok(Some(if last { End::Done } else { End::CutShort }))
-}
-
-/// Hands out `rows` batch by batch, until `reap` returns false. After a timeout the same rows are
-/// tried again in batches of half the size, down to one.
-fn for_each_batch(
-    mut rows: &[Due],
-    size: &mut BatchSize,
-    setting: usize,
-    mut reap: impl FnMut(&[Due]) -> Result<bool, Stop>,
-) -> Result<(), Stop> {
-    while !rows.is_empty() {
-        let (batch, rest) = rows.split_at(size.get(setting).min(rows.len()));
-        match reap(batch) {
-            Ok(go_on) => {
-                size.succeeded(setting);
-                rows = rest;
-                if !go_on {
-                    break;
-                }
-            }
-            Err(Stop::Failed(failure)) if failure.is_cancel() && size.timed_out(batch.len()) => {}
-            Err(stop) => return Err(stop),
-        }
-    }
-    Ok(())
 }
 
 /// How many blocks a table has.

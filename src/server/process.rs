@@ -12,6 +12,12 @@ unsafe extern "C-unwind" {
     fn SignalHandlerForConfigReload(signal: c_int);
 }
 
+unsafe extern "C-unwind" fn terminate(signal: c_int) {
+    exit::terminated();
+    // SAFETY: called as what it is, a signal handler.
+    unsafe { die(signal) };
+}
+
 /// SIGTERM is handled as in an ordinary backend: the next check for interrupts, also inside a
 /// statement or a lock wait, ends the process, and no function can catch that. SIGINT stays as
 /// PostgreSQL set it: it cancels the statement.
@@ -22,7 +28,7 @@ pub fn install_signals() {
         use pg_sys::pqsignal;
         #[cfg(feature = "pg18")]
         use pg_sys::pqsignal_be as pqsignal;
-        pqsignal(pg_sys::SIGTERM as c_int, Some(die));
+        pqsignal(pg_sys::SIGTERM as c_int, Some(terminate));
         pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
@@ -47,6 +53,9 @@ const PINNED: &[(&CStr, &CStr)] = &[
     (c"quote_all_identifiers", c"off"),
     (c"client_min_messages", c"error"),
     (c"jit", c"off"),
+    (c"exit_on_error", c"off"),
+    // A sweep takes one process, whatever the planner thinks of a table.
+    (c"max_parallel_workers_per_gather", c"0"),
 ];
 
 /// Sets a setting for the rest of this session.

@@ -7,6 +7,7 @@ use super::pass::{Host, Limits, Stop};
 use super::policies::Target;
 use super::sandbox::as_owner;
 use super::sql::{self, Arg, required};
+use crate::decide::batch::BatchSize;
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::{Due, Pass, Tid};
 use crate::decide::shape::Shape;
@@ -37,8 +38,8 @@ impl<'a, H: Host> Reaper<'a, H> {
             Rule::Stuck(_) => "last_progress_at",
         };
         let reap = sql::statement(include_str!("../../sql/sweep/reap.sql"))
-            .replace("@table@", &target.name)
-            .replace("@deadline@", deadline);
+            .replace("@deadline@", deadline)
+            .replace("@table@", &target.name);
         let reap_and_tell = format!(
             "{reap}\nRETURNING execution_id, {}, {}, {deadline}",
             if shape.organization_id { "organization_id" } else { "NULL" },
@@ -51,7 +52,7 @@ impl<'a, H: Host> Reaper<'a, H> {
     pub fn read(&mut self, statement: &str, args: &[Arg]) -> Result<Vec<Due>, Failure> {
         let restriction = self.host.restriction(self.target.owner);
         let owner = self.target.owner;
-        self.host.read(|| {
+        self.host.read(self.target, || {
             as_owner(owner, restriction, || {
                 sql::query(statement, args, |row| {
                     let pointer = required(row.tid(2), "ctid")?;
@@ -64,8 +65,38 @@ impl<'a, H: Host> Reaper<'a, H> {
         })
     }
 
-    /// Reaps one batch. What is logged is committed by then.
-    pub fn reap(&mut self, rows: &[Due], pass: &mut Pass) -> Result<(), Stop> {
+    /// Reaps `rows` batch by batch; false when there are some left and the host wants its turn.
+    /// After a timeout the same rows are tried again in batches of half the size, down to one.
+    pub fn reap(
+        &mut self,
+        mut rows: &[Due],
+        size: &mut BatchSize,
+        setting: usize,
+        pass: &mut Pass,
+    ) -> Result<bool, Stop> {
+        while !rows.is_empty() {
+            let (batch, rest) = rows.split_at(size.get(setting).min(rows.len()));
+            match self.batch(batch, pass) {
+                Ok(()) => {
+                    size.succeeded(setting);
+                    rows = rest;
+                }
+                Err(Stop::Failed(failure))
+                    if failure.is_cancel() && size.timed_out(batch.len()) =>
+                {
+                    self.host.timed_out(self.target, batch.len(), &failure);
+                }
+                Err(stop) => return Err(stop),
+            }
+            if !rows.is_empty() && self.host.should_yield() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reaps one batch. What the worker logs is committed by then.
+    fn batch(&mut self, rows: &[Due], pass: &mut Pass) -> Result<(), Stop> {
         let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else {
             return Ok(());
         };
@@ -75,7 +106,7 @@ impl<'a, H: Host> Reaper<'a, H> {
         let restriction = self.host.restriction(self.target.owner);
         let (owner, rule, cutoff) = (self.target.owner, self.rule, pass.cutoff);
         let tids: Vec<_> = rows.iter().map(|row| item_pointer(row.tid)).collect();
-        let (reaped, mut told) = self.host.batch(|| {
+        let (reaped, mut told) = self.host.batch(self.target, || {
             as_owner(owner, restriction, || {
                 sql::run(statement, &[Arg::Tids(&tids), Arg::Time(cutoff)], |row| {
                     Ok(Orphan {

@@ -51,10 +51,10 @@ impl Rounds {
         }
     }
 
-    /// Leaves a policy alone for a while whose function ended the last worker.
-    pub fn punish(&mut self, target: &Target, failures: u32, now: Ticks, settings: &Settings) {
+    /// Leaves a table alone for a while.
+    fn punish(&mut self, target: &Target, failures: u32, settings: &Settings) {
         let wait = schedule::backoff(failures, settings.interval, schedule::LONGEST_BACKOFF);
-        let trouble = Trouble { failures, next_try: now + wait };
+        let trouble = Trouble { failures, next_try: ticks() + wait };
         self.troubles.insert((target.policy, target.relation), trouble);
     }
 
@@ -76,15 +76,20 @@ impl Rounds {
         self.troubles.retain(|key, _| known.contains(key));
 
         let told = place.told();
-        if told.overruled_policy != 0 {
-            for target in policies.targets.iter().filter(|t| t.policy == told.overruled_policy) {
-                self.punish(target, told.overruled, ticks(), settings);
+        if told.blame_is_new {
+            let blamed = |t: &&Target| t.relation.to_u32() == told.blamed_relation;
+            for target in policies.targets.iter().filter(blamed) {
+                self.punish(target, told.blamed, settings);
             }
-            place.tell(|slot| slot.overruled_policy = 0);
+            place.tell(|slot| slot.blame_is_new = false);
         }
 
         let mut swept = Swept { clean: true, ..Swept::default() };
         for target in &policies.targets {
+            // Reads do not stamp, so a row of slow ones could use up the trust of a renewal.
+            if leadership.ageing(ticks(), settings.lease_duration) {
+                leadership.reassure(settings, &ticks);
+            }
             if !leadership.acts(ticks()) {
                 swept.clean = false;
                 break;
@@ -112,19 +117,18 @@ impl Rounds {
             return;
         }
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
-        let mut host = Fenced {
-            leadership,
-            settings,
-            place,
-            policy: target.policy,
-            until: ticks() + settings.interval.min(SLICE),
-        };
+        let mut host =
+            Fenced { leadership, settings, place, until: ticks() + settings.interval.min(SLICE) };
         let outcome = passes(&mut host, target, memory, settings);
         match outcome {
             Ok(due) => {
                 swept.due = due.map_or(swept.due, |due| earliest(swept.due, due));
                 if let Some(trouble) = self.troubles.remove(&key) {
-                    place.tell(|slot| slot.overruled = 0);
+                    place.tell(|slot| {
+                        if slot.blamed_relation == target.relation.to_u32() {
+                            slot.blamed = 0;
+                        }
+                    });
                     log!(
                         "pg_reaper: sweep of {} goes through again, after {} failures in a row",
                         target.name,
@@ -136,9 +140,7 @@ impl Rounds {
             Err(Stop::Failed(failure)) => {
                 swept.clean = false;
                 let failures = trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
-                // What is left of the pass is read anew: the failure may have left it stale.
-                self.memories.remove(&key);
-                self.punish(target, failures, ticks(), settings);
+                self.punish(target, failures, settings);
                 complain(target, &failure, failures, settings, place);
             }
         }

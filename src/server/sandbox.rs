@@ -29,6 +29,7 @@ pub fn session_belongs_to(owner: pg_sys::Oid) -> bool {
         pg_sys::GetUserId() == owner
             && pg_sys::GetSessionUserId() == owner
             && pg_sys::GetOuterUserId() == owner
+            && pg_sys::GetAuthenticatedUserId() == owner
     }
 }
 
@@ -111,14 +112,18 @@ pub fn as_owner<T>(
     })
 }
 
-/// Runs `work` with `lock_timeout` bounded.
+/// Runs `work` with `lock_timeout` bounded, unless it is shorter already.
 pub fn with_lock_timeout<T>(
     limit: std::time::Duration,
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let value = std::ffi::CString::new(limit.as_millis().max(1).to_string()).unwrap_or_default();
     nested(|| {
-        set_locally(c"lock_timeout", &value);
+        // SAFETY: reads a setting of this process.
+        let now = i128::from(unsafe { pg_sys::LockTimeout });
+        if now == 0 || now > limit.as_millis() as i128 {
+            set_locally(c"lock_timeout", &value);
+        }
         work()
     })
 }

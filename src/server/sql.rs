@@ -125,10 +125,10 @@ pub fn run<T>(
 ) -> Result<(u64, Vec<T>), Failure> {
     let text = CString::new(sql).map_err(|_| Failure::internal("a statement holds a NUL byte"))?;
     let mut types: Vec<_> = args.iter().map(Arg::type_oid).collect();
-    let nulls: Vec<u8> =
-        args.iter().map(|arg| if arg.datum().is_some() { b' ' } else { b'n' }).collect();
+    let values: Vec<_> = args.iter().map(Arg::datum).collect();
+    let nulls: Vec<u8> = values.iter().map(|v| if v.is_some() { b' ' } else { b'n' }).collect();
     let mut values: Vec<_> =
-        args.iter().map(|arg| arg.datum().unwrap_or(pg_sys::Datum::null())).collect();
+        values.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
     // SAFETY: connect and finish are paired on success; on an error the (sub)transaction abort
     // closes the connection. The arrays are as long as `args`, and outlive the call.
     unsafe {

@@ -80,10 +80,12 @@ pub struct Slot {
     pub failures_in_a_row: i32,
     pub last_error: Text<512>,
     pub last_error_at: ServerTime,
-    /// The policy whose function swallowed a cancellation, so that the worker had to end; 0: none.
-    pub overruled_policy: i64,
+    /// The table whose function brought the last worker to its end; 0: none.
+    pub blamed_relation: u32,
     /// How often in a row that has happened.
-    pub overruled: u32,
+    pub blamed: u32,
+    /// The worker that came after has not taken note of it yet.
+    pub blame_is_new: bool,
 }
 
 const EMPTY: Slot = Slot {
@@ -101,8 +103,9 @@ const EMPTY: Slot = Slot {
     failures_in_a_row: 0,
     last_error: Text::EMPTY,
     last_error_at: 0,
-    overruled_policy: 0,
-    overruled: 0,
+    blamed_relation: 0,
+    blamed: 0,
+    blame_is_new: false,
 };
 
 /// All that pg_reaper keeps in shared memory.
@@ -192,6 +195,19 @@ impl Place {
             slot.last_error = text;
             slot.last_error_at = now;
         });
+    }
+
+    /// Tells that a function of `relation` brought this worker to its end.
+    pub fn blame(&self, relation: u32, message: &str) {
+        self.tell(|slot| {
+            if slot.blamed_relation != relation {
+                slot.blamed = 0;
+            }
+            slot.blamed_relation = relation;
+            slot.blamed = slot.blamed.saturating_add(1);
+            slot.blame_is_new = true;
+        });
+        self.tell_error(message, "57P01");
     }
 
     /// What is told now.

@@ -39,7 +39,7 @@ pub fn register() {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_reaper_worker_main(_argument: pg_sys::Datum) {
     process::install_signals();
-    exit::expect_a_cycle();
+    exit::prepare_early();
     wait_before_connecting(schedule::start_delay(status::failed_starts()));
     process::connect(&settings::databases());
     let mut worker = Worker::new(settings::databases());

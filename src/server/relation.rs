@@ -1,0 +1,48 @@
+//! A table under lock, as it is now and not as some snapshot has it.
+//!
+//! What was read about a table may be old by the time it is used: renamed, or given to another
+//! owner, as whom we would then run. So each transaction locks the table first, which holds both
+//! still, and looks again through the relation cache, which knows the newest state whatever
+//! snapshot the transaction has.
+
+use super::failure::Failure;
+use super::policies::Target;
+use crate::decide::refusal::Refusal;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// What the lock holds still.
+pub struct Now {
+    pub owner: pg_sys::Oid,
+    /// Its name, qualified, and quoted where it must be.
+    pub name: String,
+}
+
+/// Locks `relation` until the end of the transaction. `None`: it is gone.
+pub fn lock(relation: pg_sys::Oid, mode: u32) -> Option<Now> {
+    // SAFETY: within a transaction; the relation is closed again, its lock kept. Its name and
+    // that of its schema are NUL-terminated; a schema that is gone has a null name.
+    unsafe {
+        let open = pg_sys::try_relation_open(relation, mode as pg_sys::LOCKMODE);
+        if open.is_null() {
+            return None;
+        }
+        let class = (*open).rd_rel;
+        let schema = pg_sys::get_namespace_name((*class).relnamespace);
+        let name = (*class).relname.data.as_ptr();
+        let name = CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name));
+        let now = Now { owner: (*class).relowner, name: name.to_string_lossy().into_owned() };
+        pg_sys::relation_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
+        Some(now)
+    }
+}
+
+/// Locks the table of `target` until the end of the transaction, and makes sure that it is still
+/// what it was when the policies were read.
+pub fn hold_still(target: &Target, mode: u32) -> Result<(), Failure> {
+    let now = lock(target.relation, mode);
+    if now.is_some_and(|now| now.owner == target.owner && now.name == target.name) {
+        return Ok(());
+    }
+    Err(Refusal::Changed { relation: target.name.clone() }.into())
+}
