@@ -32,8 +32,8 @@ pub struct Pass {
     pub cutoff: ServerTime,
     /// Read what comes after this.
     pub after: Due,
-    /// Whether it began at the left edge of the index, and when.
-    walk: Option<Ticks>,
+    /// Whether it began at the left edge of the index, and has not read from there yet.
+    walk: bool,
     /// The first deadline that may have rows left: they were locked, or held back by a trigger.
     left_over: Option<ServerTime>,
     /// Rows logged one by one so far.
@@ -45,7 +45,7 @@ pub struct Pass {
 impl Pass {
     /// A pass over rows that are found in another way than by their deadline.
     pub fn unordered(cutoff: ServerTime) -> Self {
-        Pass { cutoff, after: START, walk: None, left_over: None, logged: 0, unlogged: 0 }
+        Pass { cutoff, after: START, walk: false, left_over: None, logged: 0, unlogged: 0 }
     }
 
     /// Rows reaped so far.
@@ -83,14 +83,15 @@ impl Progress {
             Some(mark) => Due { deadline: mark.min(now), ..START },
             None => START,
         };
-        let walk = low_water.is_none().then_some(ticks);
+        let walk = low_water.is_none();
         Pass { after, walk, ..Pass::unordered(now) }
     }
 
-    /// The first read of a pass ended: what it cost decides when the left edge is walked again.
-    pub fn first_read_done(&mut self, pass: &mut Pass, ticks: Ticks) {
-        if let Some(began) = pass.walk.take() {
-            self.next_walk = schedule::next_walk(ticks, ticks.saturating_sub(began));
+    /// The first read of a pass ended after it `took` so long, waits for locks left out: what it
+    /// cost decides when the left edge is walked again.
+    pub fn first_read_done(&mut self, pass: &mut Pass, ended: Ticks, took: Duration) {
+        if std::mem::take(&mut pass.walk) {
+            self.next_walk = schedule::next_walk(ended, took);
         }
     }
 
@@ -152,7 +153,7 @@ mod tests {
     /// A pass whose first read took `took`, over and done.
     fn passed(progress: &mut Progress, now: ServerTime, at: Ticks, took: Duration) -> Pass {
         let mut pass = progress.resume(now, at);
-        progress.first_read_done(&mut pass, at + took);
+        progress.first_read_done(&mut pass, at + took, took);
         progress.finish(&pass);
         pass
     }
@@ -163,7 +164,7 @@ mod tests {
         assert_eq!(passed(&mut progress, 100, ms(0), ms(50)).after, START);
         let mut next = progress.resume(200, ms(100));
         assert_eq!(next.after, due(100, 0));
-        progress.first_read_done(&mut next, ms(101));
+        progress.first_read_done(&mut next, ms(101), ms(1));
         progress.finish(&next);
         assert_eq!(progress.resume(300, ms(5049)).after, due(200, 0));
     }
@@ -179,7 +180,7 @@ mod tests {
     fn the_mark_stays_below_what_was_left_over() {
         let mut progress = Progress::default();
         let mut pass = progress.resume(100, ms(0));
-        progress.first_read_done(&mut pass, ms(50));
+        progress.first_read_done(&mut pass, ms(50), ms(50));
         pass.batch_done(due(10, 1), due(20, 2), 2, 2);
         pass.batch_done(due(30, 1), due(40, 2), 2, 1);
         pass.batch_done(due(50, 1), due(60, 2), 2, 0);

@@ -151,7 +151,7 @@ fn walk<H: Host>(
         ];
         let rows = reaper.read(&due, &args);
         // A walk that failed has its cost too, and is not repeated at once either.
-        memory.progress.first_read_done(pass, ticks());
+        memory.progress.first_read_done(pass, ticks(), reaper.reading_took());
         let rows = rows?;
         if !reaper.reap(&rows, &mut memory.size, limits.batch_size, pass)? {
             return Ok(End::CutShort);

@@ -1,17 +1,19 @@
 //! Reading and reaping the rows of one table, as its owner.
 
-use super::clock::server_now;
+use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::orphans;
 use super::pass::{Host, Limits, Stop};
 use super::policies::Target;
 use super::sandbox::as_owner;
 use super::sql::{self, Arg, required};
+use crate::decide::Ticks;
 use crate::decide::batch::BatchSize;
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::{Due, Pass, Tid};
 use crate::decide::shape::Shape;
 use pgrx::pg_sys;
+use std::time::Duration;
 
 /// Reads and reaps as the owner of one table.
 pub struct Reaper<'a, H> {
@@ -19,6 +21,8 @@ pub struct Reaper<'a, H> {
     target: &'a Target,
     rule: Rule,
     log_limit: usize,
+    /// When the last read got its lock.
+    reading_since: Option<Ticks>,
     /// Deletes, and returns nothing.
     reap: String,
     /// Deletes, and returns what a log line says.
@@ -45,14 +49,23 @@ impl<'a, H: Host> Reaper<'a, H> {
             if shape.organization_id { "organization_id" } else { "NULL" },
             if shape.remaining { "remaining::pg_catalog.int8" } else { "NULL::pg_catalog.int8" },
         );
-        Reaper { host, target, rule, log_limit: limits.log_limit, reap, reap_and_tell }
+        let (log_limit, reading_since) = (limits.log_limit, None);
+        Reaper { host, target, rule, log_limit, reading_since, reap, reap_and_tell }
+    }
+
+    /// How long the last read took, up to now, without the wait for its lock.
+    pub fn reading_took(&self) -> Duration {
+        self.reading_since.map_or(Duration::ZERO, |since| ticks().saturating_sub(since))
     }
 
     /// The rows of `statement`, as (deadline, tid).
     pub fn read(&mut self, statement: &str, args: &[Arg]) -> Result<Vec<Due>, Failure> {
         let restriction = self.host.restriction(self.target.owner);
         let owner = self.target.owner;
+        self.reading_since = None;
+        let since = &mut self.reading_since;
         self.host.read(self.target, || {
+            *since = Some(ticks());
             as_owner(owner, restriction, || {
                 sql::query(statement, args, |row| {
                     let pointer = required(row.tid(2), "ctid")?;

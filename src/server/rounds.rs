@@ -11,7 +11,7 @@ use super::transaction::in_transaction;
 use super::{extension::Extension, status::Place};
 use crate::decide::config::Settings;
 use crate::decide::{Ticks, schedule};
-use pgrx::{PgLogLevel, log, pg_sys};
+use pgrx::{PgLogLevel, log, pg_sys, warning};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -80,6 +80,13 @@ impl Rounds {
             let blamed = |t: &&Target| t.relation.to_u32() == told.blamed_relation;
             for target in policies.targets.iter().filter(blamed) {
                 self.punish(target, told.blamed, settings);
+                warning!(
+                    "pg_reaper leaves {} (policy {}) alone for a while: a function of it has ended \
+                     the last {} workers",
+                    target.name,
+                    target.policy,
+                    told.blamed
+                );
             }
             place.tell(|slot| slot.blame_is_new = false);
         }
