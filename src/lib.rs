@@ -38,3 +38,18 @@ mod module {
         }
     }
 }
+
+#[cfg(feature = "pg_test")]
+#[allow(unsafe_code, reason = "tests of the edge")]
+mod tests;
+
+/// What `cargo pgrx test` asks for.
+#[cfg(all(test, feature = "pg_test"))]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries = 'pg_reaper'"]
+    }
+}

@@ -1,0 +1,1 @@
+"""What tests put on the stage: barriers, adopted tables, Mallory, and readers of the log."""
