@@ -83,6 +83,9 @@ impl Leadership {
             Some((held, _)) if held == extension => {
                 self.release("leadership is taken otherwise now")
             }
+            Some((held, _)) if held.oid == extension.oid => {
+                self.step_down(Reason::Told("the lease table is another one now"));
+            }
             Some(_) => self.extension_gone(),
             None => {}
         }

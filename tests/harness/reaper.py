@@ -24,7 +24,11 @@ AT_ONCE = 8.0
 
 
 def overdue(server: Server, *ids: str, table: str = "pg_barrier_state") -> None:
-    """Arms barriers whose deadline has passed, the first longest ago, in one transaction."""
+    """Arms barriers whose deadline has passed, the first longest ago, in one transaction.
+
+    A worker that has swept before finds deadlines that old when it next walks the index from its
+    left edge: soon, but not always in the next cycle. The first sweep of a worker finds them all.
+    """
     server.query(
         f"INSERT INTO {table} (execution_id, remaining, created_at, expires_at)"
         " SELECT id, 1, now() - interval '1 day', now() - interval '1 hour' + n * interval '1 s'"

@@ -115,9 +115,10 @@ def test_a_batch_that_was_frozen_is_not_blamed_on_a_function_of_the_table(
     assert "swallowed the cancellation" not in server.log()
 
 
-def test_a_leader_frozen_in_its_sweep_deletes_nothing_once_another_leads(server: Server) -> None:
-    server.set(**{"pg_reaper.enabled": "off"})
-    wait_for(server, "disabled")
+def test_a_leader_frozen_in_its_sweep_deletes_nothing_once_another_leads(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server({"pg_reaper.lease_duration": f"{LEASE.seconds}s", "pg_reaper.enabled": "off"})
     reapings = watch_reaping(server)
     # There before the worker looks, or the snapshot that it takes before it waits would not show it.
     overdue(server, "due")

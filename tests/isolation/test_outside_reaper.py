@@ -34,10 +34,14 @@ def server(make_server: Callable[..., Server]) -> Server:
     return make_server(PATIENT)
 
 
+@pytest.fixture
+def idle_server(make_server: Callable[..., Server]) -> Server:
+    """Its worker has not swept yet, so its first sweep reads from the earliest deadline on."""
+    return make_server({**PATIENT, "pg_reaper.enabled": "off"})
+
+
 def in_the_middle_of_a_sweep(server: Server) -> psycopg.Connection:
     """Stops the worker after its renewal, about to read an overdue barrier; commit lets it go on."""
-    server.set(**{"pg_reaper.enabled": "off"})
-    wait_for(server, "disabled")
     # There before the worker looks, or the snapshot that it takes before it waits would not show it.
     overdue(server, "due")
     blocker = server.connect(autocommit=False)
@@ -81,7 +85,8 @@ def test_a_row_that_is_not_of_its_own_term_is_neither_renewed_nor_acted_upon(ser
 
 
 @pytest.mark.parametrize("written", NOT_OURS.values(), ids=NOT_OURS.keys())
-def test_a_batch_does_not_commit_when_the_lease_was_taken_since_the_renewal(server: Server, written: str) -> None:
+def test_a_batch_does_not_commit_when_the_lease_was_taken_since_the_renewal(idle_server: Server, written: str) -> None:
+    server = idle_server
     blocker = in_the_middle_of_a_sweep(server)
     server.execute(written)
     taken = lease(server)
@@ -92,7 +97,8 @@ def test_a_batch_does_not_commit_when_the_lease_was_taken_since_the_renewal(serv
     assert lease(server) == taken
 
 
-def test_a_batch_does_not_commit_while_somebody_is_taking_the_lease(server: Server) -> None:
+def test_a_batch_does_not_commit_while_somebody_is_taking_the_lease(idle_server: Server) -> None:
+    server = idle_server
     blocker = in_the_middle_of_a_sweep(server)
     term = lease(server).term
     rival = server.connect(autocommit=False)

@@ -92,7 +92,9 @@ def test_a_barrier_that_moved_on_before_its_batch_survives_the_stuck_timeout(
     )
     sweep.start()
     gate.wait_for_arrival()
-    decrement = "UPDATE pg_barrier_state SET remaining = remaining - 1, last_progress_at = now() WHERE execution_id = %s"
+    decrement = (
+        "UPDATE pg_barrier_state SET remaining = remaining - 1, last_progress_at = now() WHERE execution_id = %s"
+    )
     assert sweep.meanwhile(decrement, "moves on") == 1
     gate.open()
     wait_until_reaped(server, "gate", "stands still")
@@ -112,7 +114,8 @@ def test_a_re_arm_that_meets_the_batch_holds_or_is_told_that_the_row_is_gone(
     gate.wait_for_arrival()
     rearm = sweep.pool.submit(sweep.meanwhile, REARM, "re-armed")
     blocked = (
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE pg_barrier_state%%'"
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE pg_barrier_state%%'"
     )
     wait_until(lambda: rearm.done() or server.value(blocked) == 1, bool, "the re-arm to go through or to wait")
     gate.open()

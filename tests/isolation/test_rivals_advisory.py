@@ -48,7 +48,9 @@ def test_one_rival_leads_and_hands_the_lock_over_when_it_is_terminated(server: S
     expected = []
     for turn in range(4):
         leader = wait_for_leader(server, other_than=expected[-1] if expected else 0, timeout=AT_ONCE)
-        wait_until(lambda: {row.state for row in by_pid(server).values()}, lambda all: "disabled" not in all, "the race")
+        wait_until(
+            lambda: {row.state for row in by_pid(server).values()}, lambda told: "disabled" not in told, "a race"
+        )
         assert server.query(HOLDERS) == [(leader,)]
         overdue(server, f"orphan {turn}")
         wait_until_reaped(server, f"orphan {turn}")

@@ -99,7 +99,8 @@ def reaps_under(ready: Server, settings: dict[str, str], whose: str) -> None:
             " SELECT id, 1, now() - interval '1 h', now() - interval '1 s' FROM unnest(%s::text[]) AS u (id)",
             [ids],
         )
-        wait_until(lambda table=table: seen(f"SELECT execution_id FROM {table}"), lambda rows: not rows, "all to go", 10)
+        left = f"SELECT execution_id FROM {table}"
+        wait_until(lambda left=left: seen(left), lambda rows: not rows, "all to go", 10)
     assert sorted(name for (name,) in seen("SELECT execution_id FROM counted")) == sorted(ids)
     # Not in spite of errors, nor by starting again and again.
     assert seen("SELECT errors, term FROM pg_reaper_status()") == [(0, 2)]

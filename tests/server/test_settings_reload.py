@@ -82,8 +82,8 @@ def test_off_releases_the_lease_and_on_takes_it_again(make_server: Callable[...,
     assert barriers(server) == {"due"}
     server.set(**{"pg_reaper.enabled": "on"})
     # The lease has not run out: it was free to take.
-    wait_until_reaped(server, "due", timeout=15)
-    on = wait_for(server, "leader")
+    on = wait_for(server, "leader", timeout=15)
+    wait_until_reaped(server, "due")
     assert (on.pid, on.leader, on.term) == (before.pid, before.leader, before.term + 1)
 
 
