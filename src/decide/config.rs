@@ -71,9 +71,10 @@ impl Settings {
         self.statement_timeout.map_or(third, |limit| limit.min(third))
     }
 
-    /// The longest wait for a lock, bounded like a statement.
+    /// The longest wait for a lock: the setting, and always shorter than a statement may take, so
+    /// that a blocked batch fails for what blocks it.
     pub fn lock_limit(&self) -> Duration {
-        self.lock_timeout.min(self.lease_duration / 3)
+        self.lock_timeout.min(self.statement_limit() * 3 / 4)
     }
 }
 
@@ -151,7 +152,7 @@ mod tests {
         s.statement_timeout = Some(Duration::from_secs(60));
         s.lock_timeout = Duration::from_secs(60);
         assert_eq!(s.statement_limit(), Duration::from_secs(3));
-        assert_eq!(s.lock_limit(), Duration::from_secs(3));
+        assert_eq!(s.lock_limit(), Duration::from_millis(2250));
     }
 
     #[test]

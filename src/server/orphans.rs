@@ -32,9 +32,10 @@ pub fn log_rest(target: &Target, pass: &Pass) {
         let all = pass.reaped();
         warn(
             format!(
-                "reaped {} {}orphaned barriers of {}, {all} in this pass",
+                "reaped {} {}orphaned barrier{} of {}, {all} in this pass",
                 pass.unlogged,
                 if pass.logged > 0 { "more " } else { "" },
+                if pass.unlogged == 1 { "" } else { "s" },
                 target.name
             ),
             Some("pg_reaper.log_limit bounds the lines of one pass.".into()),

@@ -110,7 +110,7 @@ pub fn define() {
             context: GucContext::Suset,
             unit: GucFlags::UNIT_MS,
             short: c"Longest wait for any lock.",
-            long: c"Never more than a third of pg_reaper.lease_duration.",
+            long: c"Always shorter than a statement may take.",
         },
         Int {
             name: c"pg_reaper.statement_timeout",

@@ -45,21 +45,6 @@ def test_a_sweep_does_not_run_the_triggers_of_a_new_owner_as_the_old_one(hers: S
     assert count(hers, "ours") == 1
 
 
-def test_a_sweep_does_not_reap_a_table_that_took_the_name_of_a_watched_one(hers: Server) -> None:
-    hers.execute(f"CREATE TABLE ours ({COLUMNS})", "SELECT pg_reaper_adopt('ours')")
-    session = yesterday(hers)
-    hers.execute("ALTER TABLE ours RENAME TO theirs", f"CREATE TABLE ours ({COLUMNS})")
-    arm(hers, "not watched", table="ours")
-    with pytest.raises(psycopg.Error) as refused:
-        session.execute("SELECT pg_reaper_sweep('theirs')")
-    assert refused.value.sqlstate == "40001"
-    session.rollback()
-    assert count(hers, "ours") == 1
-    # Under its new name the watched one is swept on.
-    arm(hers, "watched", table="theirs")
-    assert hers.value("SELECT pg_reaper_sweep('theirs')") == 1
-
-
 def test_a_table_that_was_taken_from_her_can_not_be_adopted_from_an_old_snapshot(hers: Server) -> None:
     hers.execute(f"CREATE TABLE hers.other ({COLUMNS})", user="mallory")
     session = yesterday(hers, "mallory")
