@@ -52,6 +52,7 @@ pub fn reached_a_cycle() {
 }
 
 /// Runs after [`at_exit`], even if that was cut short by an error, which is fatal by then.
+// SAFETY: only PostgreSQL calls it, at the end of the process; it uses neither argument.
 #[pg_guard]
 unsafe extern "C-unwind" fn last_words(_code: c_int, _argument: pg_sys::Datum) {
     if RELEASING.load(Ordering::Relaxed) {
@@ -78,6 +79,7 @@ pub fn vacate(place: &'static Place) {
 
 /// The way out, whatever led to it but a crash. PostgreSQL runs it before it aborts the
 /// transaction under way, and lets it run one of its own, as it does to drop temporary tables.
+// SAFETY: only PostgreSQL calls it, at the end of the process; it uses neither argument.
 #[pg_guard]
 unsafe extern "C-unwind" fn at_exit(_code: c_int, _argument: pg_sys::Datum) {
     // SAFETY: nothing of the frames below is used any more; the process is ending.

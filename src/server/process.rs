@@ -6,12 +6,14 @@ use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::{CStr, CString, c_int};
 use std::time::Duration;
 
-// The handlers of PostgreSQL itself, by address: pgrx binds them as functions to call.
+// SAFETY: the handlers of PostgreSQL itself, as its headers declare them. By address, since pgrx
+// binds them as functions to call.
 unsafe extern "C-unwind" {
     fn die(signal: c_int);
     fn SignalHandlerForConfigReload(signal: c_int);
 }
 
+// SAFETY: only called as a signal handler, after it was installed below.
 unsafe extern "C-unwind" fn terminate(signal: c_int) {
     exit::terminated();
     // SAFETY: called as what it is, a signal handler.

@@ -32,7 +32,7 @@ struct Trouble {
 /// What one sweep did.
 #[derive(Default)]
 pub struct Swept {
-    /// Every policy was swept, and none failed.
+    /// Every policy was swept to its end, and none failed.
     pub clean: bool,
     /// Failures in a row of the policy that has the most.
     pub failures_in_a_row: u32,
@@ -82,7 +82,7 @@ impl Rounds {
                 self.punish(target, told.blamed, settings);
                 warning!(
                     "pg_reaper leaves {} (policy {}) alone for a while: a function of it has ended \
-                     the last {} workers",
+                     the worker, {} times in a row",
                     target.name,
                     target.policy,
                     told.blamed
@@ -128,9 +128,12 @@ impl Rounds {
             Fenced { leadership, settings, place, until: ticks() + settings.interval.min(SLICE) };
         let outcome = passes(&mut host, target, memory, settings);
         match outcome {
-            Ok(due) => {
+            Ok((end, due)) => {
                 swept.due = due.map_or(swept.due, |due| earliest(swept.due, due));
-                if let Some(trouble) = self.troubles.remove(&key) {
+                // A pass that was cut short, after a timeout perhaps, has not gone through yet.
+                if end == End::CutShort {
+                    swept.clean = false;
+                } else if let Some(trouble) = self.troubles.remove(&key) {
                     place.tell(|slot| {
                         if slot.blamed_relation == target.relation.to_u32() {
                             slot.blamed = 0;
@@ -158,13 +161,14 @@ fn earliest(one: Option<Ticks>, other: Ticks) -> Option<Ticks> {
     Some(one.map_or(other, |one| one.min(other)))
 }
 
-/// Both rules of one table; returns when it wants to be swept again before the interval is over.
+/// Both rules of one table; returns how far it came, and when it wants to be swept again before the
+/// interval is over.
 fn passes(
     host: &mut Fenced,
     target: &Target,
     memory: &mut Memory,
     settings: &Settings,
-) -> Result<Option<Ticks>, Stop> {
+) -> Result<(End, Option<Ticks>), Stop> {
     let shape = target.shape.clone().map_err(Failure::from)?;
     let limits = Limits {
         batch_size: settings.batch_size,
@@ -180,7 +184,7 @@ fn passes(
         }
         due = earliest(due, memory.stuck_due());
     }
-    Ok(due)
+    Ok((end, due))
 }
 
 /// Says what failed, how often in a row, and when it is tried again.

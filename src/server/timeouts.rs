@@ -11,7 +11,8 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
-// utils/timeout.h, which pgrx does not bind. These raise no error once the timers exist.
+// SAFETY: as utils/timeout.h declares them, which pgrx does not bind. They raise no error once the
+// timers exist.
 unsafe extern "C-unwind" {
     fn RegisterTimeout(id: c_int, handler: Option<unsafe extern "C-unwind" fn()>) -> c_int;
     fn enable_timeout_after(id: c_int, delay_ms: c_int);
@@ -40,6 +41,7 @@ pub fn overruled() -> bool {
     OVERRULED.load(Ordering::Relaxed)
 }
 
+// SAFETY: only called as the handler of a timer.
 unsafe extern "C-unwind" fn overrule() {
     // A cancellation that nobody has come to yet was not swallowed: a process that was frozen
     // sees both timers run out at once. The timer repeats.

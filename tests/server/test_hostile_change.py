@@ -64,7 +64,7 @@ def test_a_trigger_that_makes_its_error_fatal_does_not_keep_the_worker_from_the_
     mallory.trigger(server, "PERFORM set_config('exit_on_error', 'on', true); RAISE 'die';")
     mallory.orphan(server)
     wait_until(
-        lambda: log.warnings(server.log(), "alone for a while: a function of it has ended the last 2 workers"),
+        lambda: log.warnings(server.log(), "alone for a while: a function of it has ended the worker, 2 times in a row"),
         bool,
         "the table to be left alone, for longer",
     )
