@@ -1,5 +1,5 @@
 -- Where the extension lives in this database, and its lease table; no row while it is missing.
-SELECT e.oid, n.nspname::pg_catalog.text, l.oid, e.extowner
+SELECT e.oid, n.nspname::pg_catalog.text, l.oid, e.extowner, e.extversion
 FROM pg_catalog.pg_extension e
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
 LEFT JOIN pg_catalog.pg_class l

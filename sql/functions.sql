@@ -35,34 +35,30 @@ LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_reaper_status_
 COMMENT ON FUNCTION @extschema@.pg_reaper_status() IS
   'What each worker of this server is doing, from shared memory; last_sweep is the last successful one';
 
+CREATE FUNCTION @extschema@.pg_reaper_start() RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_start_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_start() IS
+  'Starts the worker of this database, after pg_reaper_stop() or without the preload; returns its process id';
+
+CREATE FUNCTION @extschema@.pg_reaper_stop() RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_stop_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_stop() IS
+  'Stops the worker of this database until pg_reaper_start() or a restart; returns how many there were';
+
+CREATE FUNCTION @extschema@.pg_reaper_announce() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_announce_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_announce() IS
+  'Has the launcher look into this database when the transaction commits; CREATE EXTENSION calls it';
+
 REVOKE ALL ON FUNCTION
   @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint),
   @extschema@.pg_reaper_adopt(pg_catalog.regclass),
   @extschema@.pg_reaper_disown(pg_catalog.regclass),
-  @extschema@.pg_reaper_status()
+  @extschema@.pg_reaper_status(),
+  @extschema@.pg_reaper_start(),
+  @extschema@.pg_reaper_stop(),
+  @extschema@.pg_reaper_announce()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.pg_reaper_status() TO pg_monitor;
 
--- Nobody should believe that rows are reaped when no worker comes.
-DO $$
-DECLARE
-  served text := pg_catalog.current_setting('pg_reaper.databases', true);
-BEGIN
-  IF NOT EXISTS (
-    SELECT FROM pg_catalog.regexp_split_to_table(
-      pg_catalog.current_setting('shared_preload_libraries'), '\s*,\s*') AS library
-    WHERE pg_catalog.btrim(library, ' "') OPERATOR(pg_catalog.~) '(^|/)pg_reaper(\.so)?$'
-  ) THEN
-    RAISE WARNING USING
-      MESSAGE = 'pg_reaper is not in shared_preload_libraries, so no worker reaps anything',
-      HINT = 'Add it (shared_preload_libraries = ''pg_reaper'') and restart the server. '
-             'Until then, SELECT @extschema@.pg_reaper_sweep() reaps by hand.';
-  ELSIF served OPERATOR(pg_catalog.<>) pg_catalog.current_database()::text THEN
-    RAISE WARNING USING
-      MESSAGE = pg_catalog.format('the worker of pg_reaper serves database "%s", not this one', served),
-      HINT = pg_catalog.format('Set pg_reaper.databases = ''%s'' in postgresql.conf and reload. '
-             'Until then, SELECT @extschema@.pg_reaper_sweep() reaps by hand.',
-             pg_catalog.current_database());
-  END IF;
-END
-$$;
+SELECT @extschema@.pg_reaper_announce();

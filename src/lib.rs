@@ -19,7 +19,7 @@ mod server;
 #[cfg(feature = "server")]
 #[allow(unsafe_code, reason = "the edge")]
 mod module {
-    use crate::server::{settings, status, worker};
+    use crate::server::{board, launcher, settings};
     use pgrx::prelude::*;
 
     pgrx::pg_module_magic!(name, version);
@@ -33,8 +33,8 @@ mod module {
         settings::define();
         // SAFETY: reads a variable of this process.
         if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
-            status::init();
-            worker::register();
+            board::init();
+            launcher::register();
         }
     }
 }

@@ -5,6 +5,7 @@
 #[allow(clippy::module_inception, reason = "pgrx runs the tests in the schema of this name")]
 mod tests {
     use crate::decide::refusal::Refusal;
+    use crate::server::encoding;
     use crate::server::extension::Extension;
     use crate::server::failure::Failure;
     use crate::server::policies;
@@ -197,11 +198,20 @@ mod tests {
 
     #[pg_test]
     fn a_name_is_quoted_where_it_must_be() {
-        let quoted = |name| sql::quote_identifier(name).expect("it is quoted");
+        let quoted = sql::quote_identifier;
         assert_eq!(quoted("plain"), "plain");
         assert_eq!(quoted("we\"ird; DROP"), "\"we\"\"ird; DROP\"");
         assert_eq!(quoted("select"), "\"select\"");
-        assert!(sql::quote_identifier("a\0b").is_err());
+    }
+
+    #[pg_test]
+    fn text_goes_there_and_back_whatever_its_bytes() {
+        for bytes in [c"plain", c"\xc3\xa9", c"\xff\xfe and \xc3", c"\xf4\x8f\xbe\x80"] {
+            assert_eq!(&*encoding::encode(&encoding::decode(bytes)), bytes);
+        }
+        // Cut off at the NUL, a statement would mean something else.
+        assert_eq!(&*encoding::encode("a\0b"), c"a\xef\xbf\xbdb");
+        assert_eq!(encoding::reportable("\u{10ffff}\u{e9}"), "\\xff\\u00e9");
     }
 
     #[pg_test(error = "must be owner of table public.theirs")]

@@ -1,2 +1,2 @@
 -- The lease as it stands, without locking it or taking a transaction id. Two rows are one too many.
-SELECT leader, term, acquired_at FROM @schema@.pg_reaper_lease LIMIT 2
+SELECT leader, @term@, acquired_at FROM @lease@ LIMIT 2

@@ -1,2 +1,2 @@
 -- $1 the highest term known. The row was deleted: put it back, free, without reissuing a term.
-INSERT INTO @schema@.pg_reaper_lease (term) VALUES ($1) ON CONFLICT DO NOTHING
+INSERT INTO @lease@ (term) VALUES ($1) ON CONFLICT DO NOTHING

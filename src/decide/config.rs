@@ -18,11 +18,11 @@ pub enum Leadership {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub enabled: bool,
-    /// The database that the worker serves.
-    pub databases: String,
     pub interval: Duration,
     pub lease_duration: Duration,
     pub leadership: Leadership,
+    /// Another table that holds the lease; empty: pg_reaper's own.
+    pub lease_table: String,
     /// `None`: barriers without progress are left to their `expires_at`.
     pub stuck_timeout: Option<Duration>,
     pub batch_size: usize,
@@ -34,34 +34,47 @@ pub struct Settings {
 
 /// Settings that contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "pg_reaper.interval ({interval:?}) must be shorter than pg_reaper.lease_duration ({lease_duration:?})"
-)]
-pub struct Misconfigured {
-    pub interval: Duration,
-    pub lease_duration: Duration,
+pub enum Misconfigured {
+    #[error(
+        "pg_reaper.interval ({interval:?}) must be shorter than pg_reaper.lease_duration ({lease_duration:?})"
+    )]
+    Pair { interval: Duration, lease_duration: Duration },
+    #[error("pg_reaper.lease_table ({table}) has no meaning with pg_reaper.leadership = advisory")]
+    TableUnderAdvisory { table: String },
 }
 
 impl Misconfigured {
     /// What to do about it.
     pub fn hint(&self) -> String {
-        format!(
-            "A leader renews its lease once an interval, so it would lose it between two renewals. \
-             Set pg_reaper.lease_duration to {:?} or more, or pg_reaper.interval to {:?} or less, \
-             and reload.",
-            self.interval * 2,
-            self.lease_duration / 2
-        )
+        match self {
+            Misconfigured::Pair { interval, lease_duration } => format!(
+                "A leader renews its lease once an interval, so it would lose it between two \
+                 renewals. Set pg_reaper.lease_duration to {:?} or more, or pg_reaper.interval to \
+                 {:?} or less, and reload.",
+                *interval * 2,
+                *lease_duration / 2
+            ),
+            Misconfigured::TableUnderAdvisory { .. } => {
+                "A session lock is not shared with an outside reaper. Leave one of the two out, \
+                 and reload."
+                    .into()
+            }
+        }
     }
 }
 
 impl Settings {
     /// Whether a leader can keep its lease under these settings.
     pub fn check(&self) -> Result<(), Misconfigured> {
-        if self.interval < self.lease_duration {
-            return Ok(());
+        let (interval, lease_duration) = (self.interval, self.lease_duration);
+        if interval >= lease_duration {
+            return Err(Misconfigured::Pair { interval, lease_duration });
         }
-        Err(Misconfigured { interval: self.interval, lease_duration: self.lease_duration })
+        if self.leadership == Leadership::Advisory && !self.lease_table.is_empty() {
+            let table = self.lease_table.clone();
+            return Err(Misconfigured::TableUnderAdvisory { table });
+        }
+        Ok(())
     }
 
     /// The longest single statement: the setting, and never more than a third of the lease, so
@@ -82,7 +95,8 @@ impl Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     InForce,
-    /// The pair of interval and lease contradicts itself; the last valid pair stays.
+    /// What belongs together contradicts itself: interval and lease, or leadership and its table.
+    /// The last valid pair stays.
     PairKept(Misconfigured),
     /// It does, and there never was a valid pair: the worker cannot lead.
     CannotLead(Misconfigured),
@@ -107,8 +121,10 @@ impl InForce {
                 Change::InForce
             }
             (Err(why), Some(last)) => {
-                let (interval, lease_duration) = (last.interval, last.lease_duration);
-                self.settings = Some(Settings { interval, lease_duration, ..read });
+                let Settings { interval, lease_duration, leadership, .. } = *last;
+                let lease_table = last.lease_table.clone();
+                self.settings =
+                    Some(Settings { interval, lease_duration, leadership, lease_table, ..read });
                 Change::PairKept(why)
             }
             (Err(why), None) => Change::CannotLead(why),
@@ -123,10 +139,10 @@ mod tests {
     fn settings(interval: u64, lease: u64) -> Settings {
         Settings {
             enabled: true,
-            databases: "postgres".into(),
             interval: Duration::from_millis(interval),
             lease_duration: Duration::from_millis(lease),
             leadership: Leadership::Lease,
+            lease_table: String::new(),
             stuck_timeout: None,
             batch_size: 1000,
             lock_timeout: Duration::from_secs(1),
@@ -141,6 +157,19 @@ mod tests {
         let error = settings(5000, 5000).check().unwrap_err();
         assert!(error.to_string().contains("pg_reaper.interval (5s)"), "{error}");
         assert!(error.hint().contains("pg_reaper.lease_duration to 10s"), "{}", error.hint());
+    }
+
+    #[test]
+    fn another_table_and_a_session_lock_exclude_each_other() {
+        let mut bad = settings(1, 9);
+        bad.lease_table = "app.lock".into();
+        assert!(bad.check().is_ok());
+        bad.leadership = Leadership::Advisory;
+        assert!(bad.check().unwrap_err().to_string().contains("pg_reaper.lease_table (app.lock)"));
+        let mut in_force = InForce::default();
+        in_force.take_up(settings(1, 9));
+        assert!(matches!(in_force.take_up(bad), Change::PairKept(_)));
+        assert_eq!(in_force.settings(), Some(&settings(1, 9)));
     }
 
     #[test]

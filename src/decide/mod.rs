@@ -10,12 +10,15 @@
 pub mod advice;
 pub mod batch;
 pub mod config;
+pub mod databases;
+pub mod fleet;
 pub mod lease;
 pub mod orphan;
 pub mod progress;
 pub mod refusal;
 pub mod schedule;
 pub mod shape;
+pub mod version;
 
 use std::time::Duration;
 

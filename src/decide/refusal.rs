@@ -39,6 +39,25 @@ pub enum Refusal {
     Changed { relation: String },
     #[error("extension \"pg_reaper\" is not installed in this database")]
     NoExtension,
+    #[error(
+        "extension \"pg_reaper\" {sql} is newer than the library {library} that the server has loaded"
+    )]
+    Outdated { sql: String, library: &'static str },
+    #[error("{relation} cannot hold the lease of pg_reaper")]
+    NotALease { relation: String },
+    #[error("pg_reaper does not serve database \"{database}\"")]
+    NotServed { database: String },
+    #[error("the worker of database \"{database}\" did not start")]
+    NotStarted { database: String },
+    #[error("no worker slot is free")]
+    NoSlot,
+    #[error("a worker did not stop: {}", list(pids))]
+    NotStopped { pids: Vec<i32> },
+}
+
+fn list(pids: &[i32]) -> String {
+    let pids: Vec<_> = pids.iter().map(|pid| format!("process {pid}")).collect();
+    pids.join(", ")
 }
 
 impl Refusal {
@@ -51,12 +70,18 @@ impl Refusal {
             | Refusal::ForeignPartition { .. }
             | Refusal::Temporary { .. }
             | Refusal::System { .. }
-            | Refusal::OwnTable { .. } => "42809",
+            | Refusal::OwnTable { .. }
+            | Refusal::NotALease { .. } => "42809",
             Refusal::NoColumn { .. } => "42703",
             Refusal::WrongType { .. } => "42804",
             Refusal::AlreadyAdopted { .. } => "42710",
             Refusal::NotAdopted { .. } | Refusal::NoExtension => "42704",
-            Refusal::BuiltIn { .. } | Refusal::DeferredConstraints { .. } => "55000",
+            Refusal::BuiltIn { .. }
+            | Refusal::DeferredConstraints { .. }
+            | Refusal::Outdated { .. }
+            | Refusal::NotServed { .. } => "55000",
+            Refusal::NotStarted { .. } | Refusal::NotStopped { .. } => "57P03",
+            Refusal::NoSlot => "53400",
             Refusal::Changed { .. } => "40001",
             Refusal::InRecovery => "25006",
             Refusal::NegativeMaxRows { .. } => "22023",
@@ -107,6 +132,29 @@ impl Refusal {
             }
             Refusal::Changed { .. } => "It will be tried again as it is now.".into(),
             Refusal::NoExtension => "Run CREATE EXTENSION pg_reaper.".into(),
+            Refusal::Outdated { .. } => {
+                "Restart the server, so that it loads the new library.".into()
+            }
+            Refusal::NotALease { .. } => {
+                "Let pg_reaper.lease_table name an ordinary table with the columns leader (text) \
+                 and acquired_at (timestamptz), or nothing."
+                    .into()
+            }
+            Refusal::NotServed { database } => format!(
+                "Name it in pg_reaper.databases (now it is left out, or is a template): add \
+                 \"{database}\" to the list in postgresql.conf and reload."
+            ),
+            Refusal::NotStarted { .. } => {
+                "The server's log says why; if the extension was created in this transaction, \
+                 commit first."
+                    .into()
+            }
+            Refusal::NoSlot => {
+                "Raise max_worker_processes, which takes a restart, or stop another worker.".into()
+            }
+            Refusal::NotStopped { .. } => {
+                "It was told to, and no other will start; look at what holds it up.".into()
+            }
         }
     }
 }

@@ -17,16 +17,6 @@ pub fn backoff(failures: u32, first: Duration, ceiling: Duration) -> Duration {
     first.saturating_mul(1 << doublings).min(ceiling.max(first))
 }
 
-/// How long a worker waits before it connects, after `failed` starts in a row that never
-/// reached a cycle (a missing database, no free connection slot).
-pub fn start_delay(failed: u32) -> Duration {
-    if failed == 0 {
-        Duration::ZERO
-    } else {
-        backoff(failed, Duration::from_secs(1), LONGEST_BACKOFF)
-    }
-}
-
 /// When the left edge of an index may be walked again, given when the last walk ended and how
 /// long it took. Cheap walks are repeated every cycle, so that a row written with a deadline
 /// long past is found at once; a walk over many dead entries is repeated rarely.
@@ -75,13 +65,6 @@ mod tests {
     fn a_backoff_is_never_shorter_than_the_cycle() {
         assert_eq!(backoff(1, s(600), LONGEST_BACKOFF), s(600));
         assert_eq!(backoff(9, s(600), LONGEST_BACKOFF), s(600));
-    }
-
-    #[test]
-    fn a_good_start_is_not_delayed_and_failed_ones_are_bounded() {
-        assert_eq!(start_delay(0), Duration::ZERO);
-        assert_eq!(start_delay(1), s(1));
-        assert_eq!(start_delay(1000), LONGEST_BACKOFF);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is called from SQL. `sql/functions.sql` declares it.
 
 mod adopt;
+mod control;
 mod status;
 mod sweep;
 

@@ -1,7 +1,7 @@
 //! `pg_reaper_status()`: what each worker of this server is doing.
 
 use crate::decide::ServerTime;
-use crate::server::status;
+use crate::server::{board, status};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
@@ -10,7 +10,7 @@ fn time(time: ServerTime) -> Option<TimestampWithTimeZone> {
     (time != 0).then(|| TimestampWithTimeZone::try_from(time).ok()).flatten()
 }
 
-/// A row for each worker. Without the preload there is none, and a NOTICE says why.
+/// A row for each worker. Where there is no shared memory there is none, and a NOTICE says why.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "one column of the result each")]
 fn pg_reaper_status() -> TableIterator<
@@ -31,16 +31,16 @@ fn pg_reaper_status() -> TableIterator<
         name!(last_error_at, Option<TimestampWithTimeZone>),
     ),
 > {
-    let slots = if status::available() {
-        status::all()
-    } else {
+    board::attach();
+    if !board::available() {
         ereport!(
             PgLogLevel::NOTICE,
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "there is no worker, since pg_reaper is not in shared_preload_libraries"
+            "no worker can be seen, since pg_reaper is not in shared_preload_libraries and this \
+             PostgreSQL has no other shared memory for it"
         );
-        Vec::new()
-    };
+    }
+    let slots = status::all();
     TableIterator::new(slots.into_iter().map(|slot| {
         (
             slot.database.get(),

@@ -1,10 +1,9 @@
 //! The way out of the worker.
 
 use super::held::release_held;
-use super::settings;
-use super::status::{self, Place, State};
-use super::timeouts;
-use pgrx::{pg_guard, pg_sys, warning};
+use super::status::Place;
+use super::{roster, say, settings, timeouts};
+use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,7 +12,14 @@ static SWEEPING: AtomicU32 = AtomicU32::new(0);
 /// Set while the lease is being given back: an error in there is fatal.
 static RELEASING: AtomicBool = AtomicBool::new(false);
 static TERMINATED: AtomicBool = AtomicBool::new(false);
-static REACHED_A_CYCLE: AtomicBool = AtomicBool::new(false);
+/// Told to leave for good: by `pg_reaper_stop()`, or by the launcher.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+/// The postmaster is not to start this worker afresh.
+static FOR_GOOD: AtomicBool = AtomicBool::new(false);
+/// The worker leaves because it has nothing to serve any more.
+static EXTENSION_GONE: AtomicBool = AtomicBool::new(false);
+/// The database that the launcher sent this process to; 0: it was not sent by the launcher.
+static SENT_TO: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     static PLACE: RefCell<Option<&'static Place>> = const { RefCell::new(None) };
@@ -29,6 +35,41 @@ pub fn terminated() {
     TERMINATED.store(true, Ordering::Relaxed);
 }
 
+/// Notes that this process is to leave for good. Safe in a signal handler.
+pub fn told_to_leave() {
+    LEAVING.store(true, Ordering::Relaxed);
+    FOR_GOOD.store(true, Ordering::Relaxed);
+}
+
+/// Leaves, between two transactions, if somebody said so.
+pub fn leave_if_told() {
+    if LEAVING.swap(false, Ordering::Relaxed) {
+        leave("it was told to");
+    }
+}
+
+/// Ends this worker: there is nothing here to serve.
+pub fn leave_without_extension(database: pg_sys::Oid) -> ! {
+    EXTENSION_GONE.store(true, Ordering::Relaxed);
+    roster::found(database.to_u32(), roster::Finding::NoExtension);
+    FOR_GOOD.store(true, Ordering::Relaxed);
+    end()
+}
+
+/// Ends this worker for good.
+fn leave(why: &str) -> ! {
+    say::log(format!("pg_reaper worker leaves: {why}"));
+    FOR_GOOD.store(true, Ordering::Relaxed);
+    end()
+}
+
+/// Ends this process between two transactions. What is held is given back by the callbacks below.
+pub fn end() -> ! {
+    // SAFETY: runs the callbacks, and ends the process.
+    unsafe { pg_sys::proc_exit(0) };
+    unreachable!("proc_exit does not return")
+}
+
 /// The table whose function brought this process to its end: nobody asked for it, and it came in
 /// the middle of a batch. A function can do that by swallowing the cancellation, so that the
 /// second timer ends the process, or through a setting that makes an error fatal.
@@ -38,36 +79,40 @@ fn culprit() -> Option<u32> {
 }
 
 /// Has [`last_words`] run when this process ends. Before it connects: the first to be registered is
-/// the last to run.
-pub fn prepare_early() {
+/// the last to run. `sent_to` is the database that the launcher sent it to, if it was the launcher.
+pub fn prepare_early(sent_to: Option<pg_sys::Oid>) {
+    SENT_TO.store(sent_to.map_or(0, pg_sys::Oid::to_u32), Ordering::Relaxed);
+    // Until it has connected, it is of no use to start it afresh: its database may be gone.
+    FOR_GOOD.store(true, Ordering::Relaxed);
     // SAFETY: as in `prepare`.
     unsafe { pg_sys::before_shmem_exit(Some(last_words), pg_sys::Datum::null()) };
-}
-
-/// The start has reached its first cycle.
-pub fn reached_a_cycle() {
-    if !REACHED_A_CYCLE.swap(true, Ordering::Relaxed) {
-        status::start_succeeded();
-    }
 }
 
 /// Runs after [`at_exit`], even if that was cut short by an error, which is fatal by then.
 // SAFETY: only PostgreSQL calls it, at the end of the process; it uses neither argument.
 #[pg_guard]
-unsafe extern "C-unwind" fn last_words(_code: c_int, _argument: pg_sys::Datum) {
+unsafe extern "C-unwind" fn last_words(code: c_int, _argument: pg_sys::Datum) {
     if RELEASING.load(Ordering::Relaxed) {
-        warning!(
+        say::warn(format!(
             "pg_reaper could not release the lease; another worker can take it after {:?}",
             settings::read().lease_duration
-        );
+        ));
     }
-    if !REACHED_A_CYCLE.load(Ordering::Relaxed) {
-        status::start_failed();
+    let sent_to = SENT_TO.load(Ordering::Relaxed);
+    if sent_to != 0 {
+        // SAFETY: reads a variable of this process.
+        roster::leave(sent_to, unsafe { pg_sys::MyProcPid });
+    } else if code != 0 && FOR_GOOD.load(Ordering::Relaxed) {
+        // Only an exit code of 0 keeps the postmaster from starting it afresh.
+        // SAFETY: the exit under way goes on from here with another code, as it does when a
+        // callback fails.
+        unsafe { pg_sys::proc_exit(0) };
     }
 }
 
 /// Has [`at_exit`] run when this process ends. Once it is connected.
 pub fn prepare() {
+    FOR_GOOD.store(LEAVING.load(Ordering::Relaxed), Ordering::Relaxed);
     // SAFETY: the callback lives as long as the library, which is never unloaded.
     unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::null()) };
 }
@@ -86,21 +131,17 @@ unsafe extern "C-unwind" fn at_exit(_code: c_int, _argument: pg_sys::Datum) {
     unsafe { pg_sys::AbortOutOfAnyTransaction() };
     let place = PLACE.with_borrow(|place| *place);
     if let Some(place) = place {
-        place.tell(|slot| {
-            slot.pid = 0;
-            slot.state = State::Down;
-            slot.term = 0;
-        });
+        place.leave(EXTENSION_GONE.load(Ordering::Relaxed));
     }
     if let Some(relation) = culprit() {
         let how = match timeouts::overruled() {
             true => "swallowed the cancellation of its batch",
             false => "ended the worker",
         };
-        warning!(
+        say::warn(format!(
             "pg_reaper: a function of the table with OID {relation} {how}; the next worker leaves \
              that table alone for a while"
-        );
+        ));
         if let Some(place) = place {
             place.blame(relation, &format!("a function of the table with OID {relation} {how}"));
         }

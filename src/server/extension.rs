@@ -3,7 +3,11 @@
 use super::failure::Failure;
 use super::sql::{self, required};
 use crate::decide::refusal::Refusal;
+use crate::decide::version::{Skew, skew};
 use pgrx::pg_sys;
+
+/// The version of this library.
+pub const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
 /// The extension as the catalogue has it now. A new value each time: it may be dropped, and
 /// created again elsewhere, at any moment.
@@ -16,6 +20,8 @@ pub struct Extension {
     pub lease_table: Option<pg_sys::Oid>,
     /// Who owns it, and its tables.
     pub owner: pg_sys::Oid,
+    /// The version of its SQL.
+    pub version: String,
 }
 
 impl Extension {
@@ -25,17 +31,34 @@ impl Extension {
             sql::query(&sql::statement(include_str!("../../sql/extension.sql")), &[], |row| {
                 Ok(Extension {
                     oid: required(row.oid(1), "the extension")?,
-                    schema: sql::quote_identifier(&required(row.text(2), "its schema")?)?,
+                    schema: sql::quote_identifier(&required(row.text(2), "its schema")?),
                     lease_table: row.oid(3),
                     owner: required(row.oid(4), "its owner")?,
+                    version: required(row.text(5), "its version")?,
                 })
             })?;
         Ok(found.into_iter().next())
     }
 
     /// As [`Extension::find`], where there must be one.
-    pub fn expect() -> Result<Extension, Failure> {
+    pub fn any() -> Result<Extension, Failure> {
         Extension::find()?.ok_or_else(|| Refusal::NoExtension.into())
+    }
+
+    /// As [`Extension::any`], of a version that this library knows.
+    pub fn expect() -> Result<Extension, Failure> {
+        let extension = Extension::any()?;
+        match extension.skew() {
+            Skew::SqlNewer => {
+                Err(Refusal::Outdated { sql: extension.version, library: LIBRARY }.into())
+            }
+            Skew::SqlOlder | Skew::None => Ok(extension),
+        }
+    }
+
+    /// How its SQL compares with this library.
+    pub fn skew(&self) -> Skew {
+        skew(&self.version, LIBRARY)
     }
 
     /// A statement of ours with its tables qualified.

@@ -1,6 +1,7 @@
 //! An error as a value: caught from PostgreSQL, or one of our own refusals.
 
-use super::errcode;
+use super::encoding::reportable;
+use super::{errcode, say};
 use crate::decide::advice;
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
@@ -57,21 +58,17 @@ impl Failure {
             Some(detail) => format!("SQLSTATE {}: {}", self.sqlstate(), detail),
             None => format!("SQLSTATE {}.", self.sqlstate()),
         };
-        let mut report = ErrorReport::new(self.code(), message, "pg_reaper").set_detail(detail);
-        if let Some(hint) = &self.hint {
-            report = report.set_hint(hint.clone());
-        }
-        uninterrupted(|| report.report(level));
+        say::say(level, self.code(), &message, Some(&detail), self.hint.as_deref());
     }
 
     /// Raises it as an error of the running statement.
     pub fn raise(self) -> ! {
-        let mut report = ErrorReport::new(self.code(), self.message, "pg_reaper");
+        let mut report = ErrorReport::new(self.code(), reportable(&self.message), "pg_reaper");
         if let Some(detail) = self.detail {
-            report = report.set_detail(detail);
+            report = report.set_detail(reportable(&detail));
         }
         if let Some(hint) = self.hint {
-            report = report.set_hint(hint);
+            report = report.set_hint(reportable(&hint));
         }
         report.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")

@@ -9,11 +9,12 @@ use super::relation::hold_still;
 use super::sandbox::Restriction;
 use super::status::Place;
 use super::transaction::in_transaction;
-use super::{exit, process, sql, timeouts};
+use super::{exit, process, say, sql, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
 use pgrx::{PgLogLevel, pg_sys};
+use std::time::Duration;
 
 /// The worker, sweeping one table.
 pub struct Fenced<'a> {
@@ -21,6 +22,8 @@ pub struct Fenced<'a> {
     pub settings: &'a Settings,
     pub place: &'a Place,
     pub until: Ticks,
+    /// How long the last batch took.
+    pub took: Duration,
 }
 
 impl Fenced<'_> {
@@ -82,6 +85,7 @@ impl Host for Fenced<'_> {
             }
             Ok(done)
         });
+        self.took = ticks().saturating_sub(started);
         match (fence, outcome) {
             (Some(Fence::Closed(verdict)), _) => {
                 self.leadership.refused(verdict, ticks(), lease);
@@ -100,6 +104,15 @@ impl Host for Fenced<'_> {
     }
 
     fn timed_out(&mut self, target: &Target, rows: usize, failure: &Failure) {
+        // Cancelled before its time: by somebody who waits for a lock of ours, or by hand.
+        if self.took < self.settings.statement_limit() {
+            say::log(format!(
+                "a batch of {rows} rows of {} was cancelled to make way for somebody else, and is \
+                 tried again at half its size",
+                target.name
+            ));
+            return;
+        }
         failure.clone().advised().report_as(
             PgLogLevel::WARNING,
             format!(

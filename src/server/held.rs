@@ -2,19 +2,52 @@
 
 use super::extension::Extension;
 use super::failure::Failure;
+use super::lease_table::LeaseTable;
 use super::transaction::in_transaction;
-use super::{lease_lock, lease_row};
+use super::{lease_lock, lease_row, say, timeouts};
 use crate::decide::config::Leadership as Kind;
 use crate::decide::lease::{Sight, Term};
-use pgrx::{PgLogLevel, log, warning};
+use pgrx::PgLogLevel;
 use std::cell::RefCell;
 use std::time::Duration;
+
+/// What leadership is about.
+#[derive(Clone)]
+pub struct Object {
+    pub extension: Extension,
+    pub kind: Kind,
+    /// The table of the lease; `None` under a session lock, and where the table is missing.
+    pub table: Option<LeaseTable>,
+}
+
+impl Object {
+    /// Whether `other` is the same one, whatever its table is called now.
+    pub fn is(&self, other: &Object) -> bool {
+        let table = |object: &Object| object.table.as_ref().map(|table| table.oid);
+        self.extension.oid == other.extension.oid
+            && self.kind == other.kind
+            && table(self) == table(other)
+    }
+
+    /// Whether its table is another's.
+    pub fn shared(&self) -> bool {
+        self.table.as_ref().is_some_and(|table| table.shared)
+    }
+
+    /// What a term of it is called in the log.
+    pub fn named(&self, term: &Term) -> String {
+        match (&self.kind, &self.table) {
+            (Kind::Advisory, _) => "the leadership lock".into(),
+            (_, Some(table)) if table.shared => format!("the lease {}", table.name),
+            _ => format!("term {}", term.number),
+        }
+    }
+}
 
 /// A term that is held, as it must be known to give it back.
 #[derive(Clone)]
 pub struct Held {
-    pub extension: Extension,
-    pub kind: Kind,
+    pub object: Object,
     pub me: String,
     pub term: Term,
     pub lease_duration: Duration,
@@ -31,17 +64,22 @@ pub fn hold(held: Option<Held>) {
     HELD.set(held);
 }
 
+/// What is held now.
+pub fn now() -> Option<Held> {
+    HELD.with_borrow(Clone::clone)
+}
+
 /// Gives back whatever this process holds. Also at its end, outside any transaction.
 pub fn release_held(why: &str) {
     let Some(held) = HELD.take() else { return };
     let window = held.lease_duration;
-    let term = named(&held.term);
-    match in_transaction(|| give_back(&held)) {
-        Ok(true) => log!("pg_reaper released {term}: {why}"),
-        Ok(false) => warning!(
+    let term = held.object.named(&held.term);
+    match timeouts::at_exit(held.object.shared(), || in_transaction(|| give_back(&held))) {
+        Ok(true) => say::log(format!("pg_reaper released {term}: {why}")),
+        Ok(false) => say::warn(format!(
             "pg_reaper could not release {term}, since its row is locked or not ours any more; \
              another worker can take it after {window:?}"
-        ),
+        )),
         Err(failure) => failure.report_as(
             PgLogLevel::WARNING,
             format!(
@@ -53,21 +91,15 @@ pub fn release_held(why: &str) {
 }
 
 fn give_back(held: &Held) -> Result<bool, Failure> {
-    if held.kind == Kind::Advisory {
-        return Ok(lease_lock::ensure(&held.extension) && lease_lock::release(&held.extension));
+    let Object { extension, kind, table } = &held.object;
+    if *kind == Kind::Advisory {
+        return Ok(lease_lock::ensure(extension) && lease_lock::release(extension));
     }
-    match lease_row::lock(&held.extension)? {
+    let Some(table) = table else { return Ok(false) };
+    match lease_row::lock(table)? {
         Sight::Row(row) if held.term.holds(&held.me, &row) => {
-            lease_row::release(&held.extension, &held.me, &held.term)
+            lease_row::release(table, &held.me, &held.term)
         }
         _ => Ok(false),
-    }
-}
-
-/// What a term is called in the log.
-pub fn named(term: &Term) -> String {
-    match term.number {
-        0 => "the leadership lock".into(),
-        number => format!("term {number}"),
     }
 }

@@ -4,26 +4,31 @@
 use super::clock::server_now;
 use super::extension::Extension;
 use super::failure::Failure;
-use super::held::{Held, hold, named, release_held};
+use super::held::{Held, Object, hold, release_held};
+use super::lease_table::LeaseTable;
 use super::transaction::in_transaction;
-use super::{lease_lock, lease_row};
+use super::{lease_lock, lease_row, say, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::{Leadership as Kind, Settings};
 use crate::decide::lease::{Reason, Sight, Standing, Term, Verdict, claim, judge, stamp_due};
-use pgrx::{log, warning};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::time::Duration;
 
 /// A worker's leadership.
 pub struct Leadership {
-    /// Our id: new with every start of a worker.
+    /// Our id: new with every start of a worker and, in a table without terms, with every
+    /// acquisition.
     me: String,
+    /// What our ids begin with.
+    base: String,
+    acquisitions: u64,
     standing: Standing,
     /// The highest term seen, so that a row that was deleted is put back without reissuing one.
     last_term: i64,
     /// The broken state of the lease table that was complained about last.
     complained: Option<Sight>,
     /// What the standing refers to; `None` until there is an extension.
-    of: Option<(Extension, Kind)>,
+    of: Option<Object>,
 }
 
 /// What the fence says to a batch.
@@ -38,7 +43,20 @@ pub enum Fence {
 
 impl Leadership {
     pub fn new(me: String) -> Self {
-        Leadership { me, standing: Standing::Standby, last_term: 0, complained: None, of: None }
+        Leadership {
+            base: me.clone(),
+            me,
+            acquisitions: 0,
+            standing: Standing::Standby,
+            last_term: 0,
+            complained: None,
+            of: None,
+        }
+    }
+
+    /// Our id.
+    pub fn me(&self) -> &str {
+        &self.me
     }
 
     /// Whether we may act at `now`.
@@ -51,16 +69,19 @@ impl Leadership {
         self.standing.term().is_some_and(|term| now + lease / 2 > term.trusted_until)
     }
 
-    /// The term held by the lease row; `None` on a standby and under a session lock.
+    /// The number of the term that is held; `None` on a standby, and where terms have none: under
+    /// a session lock, and in another's table.
     pub fn term(&self) -> Option<i64> {
-        let by_row = matches!(self.of, Some((_, Kind::Lease)));
-        self.standing.term().filter(|_| by_row).map(|term| term.number)
+        self.standing.term().map(|term| term.number).filter(|&number| number > 0)
+    }
+
+    fn table(&self) -> Option<&LeaseTable> {
+        self.of.as_ref().and_then(|object| object.table.as_ref())
     }
 
     fn stand(&mut self, standing: Standing, lease_duration: Duration) {
-        let held = standing.term().zip(self.of.as_ref()).map(|(term, (extension, kind))| Held {
-            extension: extension.clone(),
-            kind: *kind,
+        let held = standing.term().zip(self.of.as_ref()).map(|(term, object)| Held {
+            object: object.clone(),
             me: self.me.clone(),
             term: term.clone(),
             lease_duration,
@@ -77,78 +98,107 @@ impl Leadership {
         settings: &Settings,
         now: &dyn Fn() -> Ticks,
     ) -> Result<(), Failure> {
-        let of = (extension.clone(), settings.leadership);
-        match &self.of {
-            Some(held) if *held == of => {}
-            Some((held, _)) if held == extension => {
-                self.release("leadership is taken otherwise now")
-            }
-            Some((held, _)) if held.oid == extension.oid => {
-                self.step_down(Reason::Told("the lease table is another one now"));
-            }
-            Some(_) => self.extension_gone(),
-            None => {}
-        }
-        self.of = Some(of);
         let lease = settings.lease_duration;
-        let outcome = match settings.leadership {
-            Kind::Lease => self.turn_row(extension, lease, now),
-            Kind::Advisory => self.turn_lock(extension, lease),
+        let table = match settings.leadership {
+            Kind::Advisory => Ok(None),
+            Kind::Lease => in_transaction(|| LeaseTable::find(extension, &settings.lease_table)),
         };
+        let outcome = table.and_then(|table| {
+            self.about(Object { extension: extension.clone(), kind: settings.leadership, table });
+            match settings.leadership {
+                Kind::Lease => self.turn_row(lease, now),
+                Kind::Advisory => self.turn_lock(extension, lease),
+            }
+        });
         if outcome.is_err() {
             self.doubt(now(), lease);
         }
         outcome
     }
 
+    /// Leadership is about `object` from now on.
+    fn about(&mut self, object: Object) {
+        let shared = self.of.as_ref().is_some_and(Object::shared);
+        match &self.of {
+            Some(before) if before.is(&object) => {}
+            Some(before) if before.extension.oid != object.extension.oid => self.extension_gone(),
+            Some(before) if before.kind == Kind::Lease && !shared && !object.shared() => {
+                // Its table was dropped: there is nothing left to release.
+                if object.kind == Kind::Lease {
+                    self.step_down(Reason::Told("the lease table is another one now"));
+                } else {
+                    self.release("leadership is taken otherwise now");
+                }
+            }
+            Some(_) => self.release("leadership is taken otherwise now"),
+            None => {}
+        }
+        self.of = Some(object);
+        // Under the name that the table has now.
+        if let Some(Held { lease_duration, .. }) = super::held::now() {
+            self.stand(self.standing.clone(), lease_duration);
+        }
+    }
+
     /// The extension, and its lease with it, is gone.
     pub fn extension_gone(&mut self) {
         self.step_down(Reason::Told("the extension was dropped"));
-        *self = Leadership::new(std::mem::take(&mut self.me));
+        *self = Leadership::new(std::mem::take(&mut self.base));
     }
 
-    fn renew_row(
-        &mut self,
-        extension: &Extension,
-        lease: Duration,
-        now: &dyn Fn() -> Ticks,
-    ) -> Result<(), Failure> {
+    fn renew_row(&mut self, lease: Duration, now: &dyn Fn() -> Ticks) -> Result<(), Failure> {
         let Some(term) = self.standing.term().cloned() else { return Ok(()) };
+        let Some(table) = self.table() else {
+            self.refused(judge(&self.me, &term, &Sight::Missing), now(), lease);
+            return Ok(());
+        };
         let started = now();
-        match in_transaction(|| renew(extension, &self.me, &term))? {
+        match moved(table, lease, || renew(table, &self.me, &term))? {
             Verdict::Ours => self.stamped(started, lease),
             verdict => self.refused(verdict, now(), lease),
         }
         Ok(())
     }
 
-    fn turn_row(
-        &mut self,
-        extension: &Extension,
-        lease: Duration,
-        now: &dyn Fn() -> Ticks,
-    ) -> Result<(), Failure> {
-        self.renew_row(extension, lease, now)?;
+    fn turn_row(&mut self, lease: Duration, now: &dyn Fn() -> Ticks) -> Result<(), Failure> {
+        self.renew_row(lease, now)?;
         if self.standing.term().is_some() {
             return Ok(());
         }
         let started = now();
-        let sight = in_transaction(|| lease_row::look(extension))?;
+        let Some(table) = self.table().cloned() else {
+            self.complain(&Sight::Missing);
+            return Ok(());
+        };
+        let sight = moved(&table, lease, || lease_row::look(&table))?;
         self.complain(&sight);
         match &sight {
             Sight::Row(row) => self.last_term = self.last_term.max(row.term),
-            Sight::Missing if extension.lease_table.is_some() => {
-                in_transaction(|| lease_row::restore(extension, self.last_term))?;
+            Sight::Missing if !table.shared => {
+                in_transaction(|| lease_row::restore(&table, self.last_term))?;
             }
             _ => return Ok(()),
         }
         if matches!(&sight, Sight::Row(row) if claim(row, server_now(), lease).is_none()) {
             return Ok(());
         }
-        if let Some(number) = in_transaction(|| acquire(extension, &self.me, lease))? {
+        let me = match table.shared {
+            true => format!("{}#{}", self.base, self.acquisitions + 1),
+            false => self.base.clone(),
+        };
+        if let Some(number) = moved(&table, lease, || acquire(&table, &me, lease))? {
+            self.acquisitions += 1;
             self.last_term = number;
+            self.me = me;
             self.stand(Standing::stamped(number, started, lease), lease);
-            log!("pg_reaper acquired the lease: leader {:?}, term {number}", self.me);
+            say::log(match table.shared {
+                true => {
+                    format!("pg_reaper acquired the lease {}: leader {:?}", table.name, self.me)
+                }
+                false => {
+                    format!("pg_reaper acquired the lease: leader {:?}, term {number}", self.me)
+                }
+            });
         }
         Ok(())
     }
@@ -159,7 +209,7 @@ impl Leadership {
             (true, Standing::Leader(_)) | (false, Standing::Standby) => {}
             (true, _) => {
                 self.stand(Standing::stamped(0, Ticks::ZERO, Duration::MAX), lease);
-                log!("pg_reaper acquired the leadership lock: leader {:?}", self.me);
+                say::log(format!("pg_reaper acquired the leadership lock: leader {:?}", self.me));
             }
             (false, _) => self.step_down(Reason::Told("another worker holds the leadership lock")),
         }
@@ -170,14 +220,14 @@ impl Leadership {
     /// Makes sure of what is held, so that nobody acts, or is said to lead, on something lost, and
     /// no row of failures lets the lease lapse.
     pub fn reassure(&mut self, settings: &Settings, now: &dyn Fn() -> Ticks) {
-        let Some((extension, _)) = self.of.clone() else { return };
+        let Some(object) = self.of.clone() else { return };
         if self.standing.term().is_none() {
             return;
         }
         let lease = settings.lease_duration;
         let outcome = match settings.leadership {
-            Kind::Lease => self.renew_row(&extension, lease, now),
-            Kind::Advisory => self.turn_lock(&extension, lease),
+            Kind::Lease => self.renew_row(lease, now),
+            Kind::Advisory => self.turn_lock(&object.extension, lease),
         };
         if outcome.is_err() {
             self.doubt(now(), lease);
@@ -186,15 +236,16 @@ impl Leadership {
 
     /// Makes sure, within the transaction of a batch, that it may commit.
     pub fn fence(&self, lease: Duration) -> Result<Fence, Failure> {
-        let (Some((extension, kind)), Some(term)) = (&self.of, self.standing.term()) else {
+        let (Some(object), Some(term)) = (&self.of, self.standing.term()) else {
             return Ok(Fence::Closed(Verdict::InDoubt));
         };
-        let sight = match kind {
-            Kind::Advisory if lease_lock::ensure(extension) => {
+        let sight = match (object.kind, &object.table) {
+            (Kind::Advisory, _) if lease_lock::ensure(&object.extension) => {
                 return Ok(Fence::Open { stamp_due: false });
             }
-            Kind::Advisory => Sight::Locked,
-            Kind::Lease => lease_row::lock(extension)?,
+            (Kind::Advisory, _) => Sight::Locked,
+            (Kind::Lease, None) => Sight::Missing,
+            (Kind::Lease, Some(table)) => lease_row::lock(table)?,
         };
         Ok(match (judge(&self.me, term, &sight), sight) {
             (Verdict::Ours, Sight::Row(row)) => {
@@ -206,8 +257,8 @@ impl Leadership {
 
     /// Stamps the row as the last statement of a batch that the fence let through.
     pub fn stamp(&self) -> Result<(), Failure> {
-        if let (Some((extension, _)), Some(term)) = (&self.of, self.standing.term())
-            && lease_row::stamp(extension, &self.me, term)?
+        if let (Some(table), Some(term)) = (self.table(), self.standing.term())
+            && lease_row::stamp(table, &self.me, term)?
         {
             return Ok(());
         }
@@ -237,8 +288,8 @@ impl Leadership {
     }
 
     fn step_down(&mut self, reason: Reason) {
-        if let Some(term) = self.standing.term() {
-            warning!("pg_reaper stepped down from {}: {reason}", named(term));
+        if let (Some(term), Some(object)) = (self.standing.term(), &self.of) {
+            say::warn(format!("pg_reaper stepped down from {}: {reason}", object.named(term)));
         }
         self.stand(Standing::Standby, Duration::ZERO);
     }
@@ -250,9 +301,18 @@ impl Leadership {
             return;
         }
         match &broken {
-            Some(Sight::Missing) => warning!("pg_reaper: the lease row is gone"),
-            Some(_) => warning!("pg_reaper: the lease has more than one row, so nobody can lead"),
-            None => log!("pg_reaper: the lease is whole again"),
+            Some(Sight::Missing) if self.table().is_none_or(|table| table.shared) => say::say(
+                PgLogLevel::WARNING,
+                PgSqlErrorCode::ERRCODE_WARNING,
+                "pg_reaper: there is no lease row, so nobody can lead",
+                None,
+                Some(
+                    "Make the table that pg_reaper.lease_table names, with its schema, and its one row; without the setting, create the extension anew.",
+                ),
+            ),
+            Some(Sight::Missing) => say::warn("pg_reaper: the lease row is gone"),
+            Some(_) => say::warn("pg_reaper: the lease has more than one row, so nobody can lead"),
+            None => say::log("pg_reaper: the lease is whole again"),
         }
         self.complained = broken;
     }
@@ -264,22 +324,35 @@ impl Leadership {
     }
 }
 
-fn renew(extension: &Extension, me: &str, term: &Term) -> Result<Verdict, Failure> {
-    let mut sight = lease_row::lock(extension)?;
-    if sight == Sight::Locked && lease_row::look(extension)? == Sight::Missing {
+/// Makes a move on the lease table. What another's constraints make of it ends in time, before
+/// trust in the lease does.
+fn moved<T>(
+    table: &LeaseTable,
+    lease: Duration,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match table.shared {
+        true => timeouts::limited(lease / 3, || in_transaction(work)),
+        false => in_transaction(work),
+    }
+}
+
+fn renew(table: &LeaseTable, me: &str, term: &Term) -> Result<Verdict, Failure> {
+    let mut sight = lease_row::lock(table)?;
+    if sight == Sight::Locked && lease_row::look(table)? == Sight::Missing {
         sight = Sight::Missing;
     }
     let verdict = judge(me, term, &sight);
-    if verdict == Verdict::Ours && !lease_row::stamp(extension, me, term)? {
+    if verdict == Verdict::Ours && !lease_row::stamp(table, me, term)? {
         return Ok(Verdict::InDoubt);
     }
     Ok(verdict)
 }
 
-fn acquire(extension: &Extension, me: &str, lease: Duration) -> Result<Option<i64>, Failure> {
-    match lease_row::lock(extension)? {
+fn acquire(table: &LeaseTable, me: &str, lease: Duration) -> Result<Option<i64>, Failure> {
+    match lease_row::lock(table)? {
         Sight::Row(row) if claim(&row, server_now(), lease).is_some() => {
-            lease_row::acquire(extension, me, &row).map(Some)
+            lease_row::acquire(table, me, &row).map(Some)
         }
         _ => Ok(None),
     }

@@ -17,36 +17,56 @@
 //! | `reaper` | reading and reaping the rows of one table, as its owner |
 //! | `orphans` | logging what was reaped |
 //! | `lease_row`, `lease_lock` | the two kinds of leadership |
+//! | `lease_table` | the table of the first: our own, or another's |
 //! | `leadership` | acquire, renew, step down |
 //! | `held` | what must be given back when the process ends |
 //! | `fenced` | the worker as the host of a pass: each batch behind the fence |
 //! | `rounds` | the worker's sweep: which policies are due, and what their failures mean |
-//! | `status` | what each worker tells, in shared memory |
-//! | `worker` | the background worker and its cycle |
-//! | `process` | its signals, session, memory, and how it waits |
-//! | `exit` | its way out |
+//! | `board` | the shared memory |
+//! | `status` | what each worker tells, there |
+//! | `roster` | which databases the launcher has sent workers to, there |
+//! | `launcher` | the background worker that keeps one in each database with the extension |
+//! | `catalog` | what it reads of the databases |
+//! | `starter` | starting a worker, and telling it to leave |
+//! | `announcement` | telling the launcher at commit that the extension was created |
+//! | `worker` | the background worker of one database, and its cycle |
+//! | `process` | signals, session, memory of both, and how they wait |
+//! | `exit` | the worker's way out |
+//! | `title` | what an operator sees of a process |
+//! | `encoding` | text in the encoding of the database |
+//! | `say` | lines of the log |
 
-mod clock;
+pub mod announcement;
+pub mod board;
+pub mod catalog;
+pub mod clock;
+pub mod encoding;
 mod errcode;
 mod exit;
 pub mod extension;
 pub mod failure;
 mod fenced;
 mod held;
+pub mod launcher;
 mod leadership;
 mod lease_lock;
 mod lease_row;
+mod lease_table;
 mod orphans;
 pub mod pass;
 pub mod policies;
 mod process;
 mod reaper;
 pub mod relation;
+pub mod roster;
 mod rounds;
 pub mod sandbox;
+pub mod say;
 pub mod settings;
 pub mod sql;
+pub mod starter;
 pub mod status;
 mod timeouts;
+mod title;
 pub mod transaction;
 pub mod worker;

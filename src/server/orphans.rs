@@ -1,20 +1,15 @@
 //! Logging what was reaped, one WARNING each up to a limit, then one line with the count.
 
 use super::clock::iso;
-use super::failure::uninterrupted;
 use super::policies::Target;
+use super::say;
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::Pass;
 use crate::decide::{ServerTime, micros};
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
-fn warn(message: String, detail: Option<String>) {
-    let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "pg_reaper");
-    if let Some(detail) = detail {
-        report = report.set_detail(detail);
-    }
-    uninterrupted(|| report.report(PgLogLevel::WARNING));
+fn warn(message: &str, detail: Option<&str>) {
+    say::say(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message, detail, None);
 }
 
 /// Logs each of `orphans`, reaped at `reaped_at` by `rule`. In the worker: after the commit.
@@ -22,7 +17,7 @@ pub fn log(target: &Target, rule: Rule, reaped_at: ServerTime, orphans: &[Orphan
     for orphan in orphans {
         let deadline = iso(orphan.deadline);
         let detail = orphan.detail(target.policy, &target.name, rule, deadline, reaped_at);
-        warn(orphan.message(rule, reaped_at), detail.ok());
+        warn(&orphan.message(rule, reaped_at), detail.ok().as_deref());
     }
 }
 
@@ -31,14 +26,14 @@ pub fn log_rest(target: &Target, pass: &Pass) {
     if pass.unlogged > 0 {
         let all = pass.reaped();
         warn(
-            format!(
+            &format!(
                 "reaped {} {}orphaned barrier{} of {}, {all} in this pass",
                 pass.unlogged,
                 if pass.logged > 0 { "more " } else { "" },
                 if pass.unlogged == 1 { "" } else { "s" },
                 target.name
             ),
-            Some("pg_reaper.log_limit bounds the lines of one pass.".into()),
+            Some("pg_reaper.log_limit bounds the lines of one pass."),
         );
     }
 }

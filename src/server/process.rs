@@ -1,9 +1,9 @@
-//! The worker as a process: its signals, its session, its memory, and how it waits.
+//! The launcher and the worker as processes: signals, session, memory, and how they wait.
 
 use super::clock::ticks;
-use super::{exit, timeouts};
+use super::{exit, timeouts, title};
 use pgrx::{check_for_interrupts, pg_sys};
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, c_int};
 use std::time::Duration;
 
 // SAFETY: the handlers of PostgreSQL itself, as its headers declare them. By address, since pgrx
@@ -20,6 +20,16 @@ unsafe extern "C-unwind" fn terminate(signal: c_int) {
     unsafe { die(signal) };
 }
 
+// SAFETY: only called as a signal handler, after it was installed below.
+unsafe extern "C-unwind" fn leave(signal: c_int) {
+    exit::told_to_leave();
+    // SAFETY: called as what it is, a signal handler.
+    unsafe { terminate(signal) };
+}
+
+/// What tells a worker to leave for good. SIGTERM would have it started afresh.
+pub const LEAVE: c_int = pg_sys::SIGUSR2 as c_int;
+
 /// SIGTERM is handled as in an ordinary backend: the next check for interrupts, also inside a
 /// statement or a lock wait, ends the process, and no function can catch that. SIGINT stays as
 /// PostgreSQL set it: it cancels the statement.
@@ -31,6 +41,7 @@ pub fn install_signals() {
         #[cfg(feature = "pg18")]
         use pg_sys::pqsignal_be as pqsignal;
         pqsignal(pg_sys::SIGTERM as c_int, Some(terminate));
+        pqsignal(LEAVE, Some(leave));
         pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
@@ -74,18 +85,44 @@ pub fn pin(name: &CStr, value: &CStr) {
 }
 
 /// Opens the session with the database.
-pub fn connect(database: &str) {
-    let name = CString::new(database).unwrap_or_default();
+pub fn connect(database: pg_sys::Oid) {
     // SAFETY: the first thing a worker does with its database; ends the process when it cannot.
     unsafe {
-        pg_sys::BackgroundWorkerInitializeConnection(name.as_ptr(), std::ptr::null(), 0);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
         exit::prepare();
+        make_way_for_others();
         pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());
     }
     for &(name, value) in PINNED {
         pin(name, value);
     }
     timeouts::register();
+}
+
+/// Opens a session with no database, in which only what all databases share can be read.
+pub fn connect_to_none() {
+    // SAFETY: the first thing the launcher does.
+    unsafe {
+        let none = pg_sys::InvalidOid;
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(none, none, 0);
+        pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());
+    }
+}
+
+/// Has the server treat this process as it treats an autovacuum worker, which must not stand in
+/// anybody's way either: whoever has waited for a lock of ours for `deadlock_timeout` cancels what
+/// we do, and `DROP DATABASE` and its kin, which need a database without sessions, end us at once.
+unsafe fn make_way_for_others() {
+    // SAFETY: this is where PostgreSQL keeps the flag, twice, and the lock under which it is
+    // changed (`PROC_IN_VACUUM` in `vacuum_rel`); ProcArrayLock is the fifth of the main locks.
+    unsafe {
+        let lock = &raw mut (*pg_sys::MainLWLockArray.add(4)).lock;
+        pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+        (*pg_sys::MyProc).statusFlags |= pg_sys::PROC_IS_AUTOVACUUM as u8;
+        let all = (*pg_sys::ProcGlobal).statusFlags;
+        *all.add((*pg_sys::MyProc).pgxactoff as usize) = (*pg_sys::MyProc).statusFlags;
+        pg_sys::LWLockRelease(lock);
+    }
 }
 
 /// Whether the configuration was changed.
@@ -100,19 +137,30 @@ pub fn wait(timeout: Duration) {
     let until = ticks() + timeout;
     loop {
         let left = until.saturating_sub(ticks());
-        // SAFETY: waits on this process's own latch; the process ends when the postmaster died.
-        unsafe {
-            pg_sys::QueryCancelPending = 0;
-            check_for_interrupts!();
-            if reload_pending() || left.is_zero() {
-                return;
-            }
-            let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-            // Rounded up, or the last wait would spin for the rest of a millisecond.
-            let ms = left.as_millis() as i64 + 1;
-            pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, ms, pg_sys::PG_WAIT_EXTENSION);
-            pg_sys::ResetLatch(pg_sys::MyLatch);
+        if left.is_zero() || reload_pending() {
+            return nap(Duration::ZERO);
         }
+        nap(left);
+    }
+}
+
+/// Waits on the latch, for `timeout` at most.
+pub fn nap(timeout: Duration) {
+    // SAFETY: waits on this process's own latch; the process ends when the postmaster died.
+    unsafe {
+        pg_sys::QueryCancelPending = 0;
+        exit::leave_if_told();
+        check_for_interrupts!();
+        if timeout.is_zero() || reload_pending() {
+            return;
+        }
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        // Up, so that the last wait is not a spin of fractions of a millisecond; and no longer
+        // than the server can count.
+        let ms = timeout.as_millis().min(1 << 30) as i64 + 1;
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, ms, title::wait_event());
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        exit::leave_if_told();
     }
 }
 

@@ -5,6 +5,7 @@
 //! still, and looks again through the relation cache, which knows the newest state whatever
 //! snapshot the transaction has.
 
+use super::encoding::decode;
 use super::failure::Failure;
 use super::policies::Target;
 use crate::decide::refusal::Refusal;
@@ -31,7 +32,7 @@ pub fn lock(relation: pg_sys::Oid, mode: u32) -> Option<Now> {
         let schema = pg_sys::get_namespace_name((*class).relnamespace);
         let name = (*class).relname.data.as_ptr();
         let name = CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name));
-        let now = Now { owner: (*class).relowner, name: name.to_string_lossy().into_owned() };
+        let now = Now { owner: (*class).relowner, name: decode(name) };
         pg_sys::relation_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
         Some(now)
     }

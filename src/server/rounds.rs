@@ -8,10 +8,10 @@ use super::leadership::Leadership;
 use super::pass::{self, End, Limits, Memory, Stop};
 use super::policies::{self, Target};
 use super::transaction::in_transaction;
-use super::{extension::Extension, status::Place};
+use super::{extension::Extension, say, status::Place, title};
 use crate::decide::config::Settings;
 use crate::decide::{Ticks, schedule};
-use pgrx::{PgLogLevel, log, pg_sys, warning};
+use pgrx::{PgLogLevel, pg_sys};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -69,7 +69,10 @@ impl Rounds {
         let policies = in_transaction(|| policies::load(extension))?;
         if !policies.bereft.is_empty() {
             in_transaction(|| policies::forget(extension, &policies.bereft))?;
-            log!("pg_reaper: ended {} policies whose tables were dropped", policies.bereft.len());
+            say::log(format!(
+                "pg_reaper: ended {} policies whose tables were dropped",
+                policies.bereft.len()
+            ));
         }
         let known: Vec<_> = policies.targets.iter().map(|t| (t.policy, t.relation)).collect();
         self.memories.retain(|key, _| known.contains(key));
@@ -80,13 +83,11 @@ impl Rounds {
             let blamed = |t: &&Target| t.relation.to_u32() == told.blamed_relation;
             for target in policies.targets.iter().filter(blamed) {
                 self.punish(target, told.blamed, settings);
-                warning!(
+                say::warn(format!(
                     "pg_reaper leaves {} (policy {}) alone for a while: a function of it has ended \
                      the worker, {} times in a row",
-                    target.name,
-                    target.policy,
-                    told.blamed
-                );
+                    target.name, target.policy, told.blamed
+                ));
             }
             place.tell(|slot| slot.blame_is_new = false);
         }
@@ -124,9 +125,11 @@ impl Rounds {
             return;
         }
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
-        let mut host =
-            Fenced { leadership, settings, place, until: ticks() + settings.interval.min(SLICE) };
+        let until = ticks() + settings.interval.min(SLICE);
+        let mut host = Fenced { leadership, settings, place, until, took: Duration::ZERO };
+        title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
         let outcome = passes(&mut host, target, memory, settings);
+        title::activity(None);
         match outcome {
             Ok((end, due)) => {
                 swept.due = due.map_or(swept.due, |due| earliest(swept.due, due));
@@ -139,11 +142,10 @@ impl Rounds {
                             slot.blamed = 0;
                         }
                     });
-                    log!(
+                    say::log(format!(
                         "pg_reaper: sweep of {} goes through again, after {} failures in a row",
-                        target.name,
-                        trouble.failures
-                    );
+                        target.name, trouble.failures
+                    ));
                 }
             }
             Err(Stop::NotLeading) => swept.clean = false,

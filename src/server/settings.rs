@@ -1,8 +1,11 @@
 //! The `pg_reaper.*` settings.
 
+use super::encoding::decode;
 use crate::decide::config::{Leadership, Settings};
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
-use std::ffi::{CStr, CString};
+use crate::decide::databases::Databases;
+use pgrx::pg_sys::AsPgCStr;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_guard, pg_sys};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::time::Duration;
 
 /// `pg_reaper.leadership`, as PostgreSQL knows it.
@@ -14,12 +17,12 @@ enum LeadershipSetting {
 }
 
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
-static DATABASES: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c"postgres"));
+static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static LEASE_DURATION: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LEADERSHIP: GucSetting<LeadershipSetting> =
     GucSetting::<LeadershipSetting>::new(LeadershipSetting::lease);
+static LEASE_TABLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static STUCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
@@ -50,20 +53,34 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::default(),
     );
-    GucRegistry::define_string_guc(
-        c"pg_reaper.databases",
-        c"The database that the worker serves.",
-        c"The name of one database that has the extension.",
-        &DATABASES,
-        GucContext::Sighup,
-        GucFlags::default(),
-    );
+    // SAFETY: the hook is guarded.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"pg_reaper.databases",
+            c"The databases that get a worker, where they have the extension.",
+            c"A list of names, separated by commas and in double quotes where they must be; * means every database.",
+            &DATABASES,
+            GucContext::Sighup,
+            GucFlags::default(),
+            Some(check_databases),
+            None,
+            None,
+        );
+    }
     GucRegistry::define_enum_guc(
         c"pg_reaper.leadership",
         c"How a worker becomes the one that sweeps.",
         c"lease: by the row of pg_reaper_lease. advisory: by a session lock, which writes nothing while idle.",
         &LEADERSHIP,
         GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_reaper.lease_table",
+        c"Another table that holds the lease, to be shared with an outside reaper.",
+        c"Named with its schema; it has the columns leader and acquired_at, and one row. Empty: pg_reaper_lease. Not together with leadership = advisory.",
+        &LEASE_TABLE,
+        GucContext::Suset,
         GucFlags::default(),
     );
     for int in [
@@ -151,13 +168,13 @@ pub fn read() -> Settings {
     let optional = |duration: Duration| (duration > Duration::ZERO).then_some(duration);
     Settings {
         enabled: ENABLED.get(),
-        databases: databases(),
         interval: millis(INTERVAL.get()),
         lease_duration: millis(LEASE_DURATION.get()),
         leadership: match LEADERSHIP.get() {
             LeadershipSetting::lease => Leadership::Lease,
             LeadershipSetting::advisory => Leadership::Advisory,
         },
+        lease_table: LEASE_TABLE.get().map(|name| decode(&name)).unwrap_or_default().trim().into(),
         stuck_timeout: optional(Duration::from_secs(u64::from(STUCK_TIMEOUT.get().unsigned_abs()))),
         batch_size: BATCH_SIZE.get().unsigned_abs() as usize,
         lock_timeout: millis(LOCK_TIMEOUT.get()),
@@ -166,9 +183,34 @@ pub fn read() -> Settings {
     }
 }
 
-/// The database that the worker serves.
-pub fn databases() -> String {
-    DATABASES.get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+/// The databases that get a worker.
+pub fn databases() -> Databases {
+    let list = DATABASES.get().map(|list| decode(&list)).unwrap_or_default();
+    // What cannot be read was refused when it was set.
+    Databases::read(&list).unwrap_or(Databases::All)
+}
+
+// SAFETY: only PostgreSQL calls it, with a pointer to the new value, which may be null.
+#[pg_guard]
+unsafe extern "C-unwind" fn check_databases(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: as above; the message is copied into memory of PostgreSQL's.
+    unsafe {
+        if (*value).is_null() {
+            return true;
+        }
+        match Databases::read(&CStr::from_ptr(*value).to_string_lossy()) {
+            Ok(_) => true,
+            Err(why) => {
+                let detail = format!("The list cannot be read: {why}.");
+                pg_sys::GUC_check_errdetail_string = detail.as_pg_cstr();
+                false
+            }
+        }
+    }
 }
 
 fn millis(setting: i32) -> Duration {

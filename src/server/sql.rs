@@ -3,11 +3,12 @@
 //! pgrx's SPI client takes a transaction id even for a SELECT; this one leaves that to the
 //! statement, so that an idle cycle writes nothing.
 
+use super::encoding::{decode, encode};
 use super::errcode::Watch;
 use super::failure::Failure;
 use crate::decide::ServerTime;
 use pgrx::{IntoDatum, pg_sys};
-use std::ffi::{CStr, CString, c_int, c_long};
+use std::ffi::{CStr, c_int, c_long};
 
 /// The statement of a template: without the comments at its head, which would fill the CONTEXT of
 /// every error.
@@ -41,7 +42,11 @@ impl Arg<'_> {
     /// Its value, borrowed from `self` where it is passed by reference.
     fn datum(&self) -> Option<pg_sys::Datum> {
         match self {
-            Arg::Text(text) => text.into_datum(),
+            Arg::Text(text) => {
+                // SAFETY: copies the string into memory of its own.
+                let copy = unsafe { pg_sys::cstring_to_text(encode(text).as_ptr()) };
+                Some(pg_sys::Datum::from(copy))
+            }
             Arg::Int8(number) => number.into_datum(),
             Arg::Oid(oid) => oid.into_datum(),
             Arg::Time(time) => time.into_datum(),
@@ -85,13 +90,12 @@ impl Row {
         (!is_null).then_some(datum)
     }
 
-    /// Any column as text, through its type's output function. Bytes that are not UTF-8 (in a
-    /// database of another encoding) are replaced.
+    /// Any column as text, through its type's output function.
     pub fn text(&self, column: c_int) -> Option<String> {
         // SAFETY: as in `datum`; SPI_getvalue returns null or a palloc'd C string.
         unsafe {
             let value = pg_sys::SPI_getvalue(self.tuple, self.descriptor, column);
-            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+            (!value.is_null()).then(|| decode(CStr::from_ptr(value)))
         }
     }
 
@@ -123,7 +127,7 @@ pub fn run<T>(
     args: &[Arg],
     mut map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<(u64, Vec<T>), Failure> {
-    let text = CString::new(sql).map_err(|_| Failure::internal("a statement holds a NUL byte"))?;
+    let text = encode(sql);
     let mut types: Vec<_> = args.iter().map(Arg::type_oid).collect();
     let values: Vec<_> = args.iter().map(Arg::datum).collect();
     let nulls: Vec<u8> = values.iter().map(|v| if v.is_some() { b' ' } else { b'n' }).collect();
@@ -182,9 +186,8 @@ pub fn required<T>(value: Option<T>, what: &str) -> Result<T, Failure> {
 }
 
 /// An identifier, quoted where it must be.
-pub fn quote_identifier(name: &str) -> Result<String, Failure> {
-    let name = CString::new(name).map_err(|_| Failure::internal("a name holds a NUL byte"))?;
+pub fn quote_identifier(name: &str) -> String {
+    let name = encode(name);
     // SAFETY: quote_identifier returns its argument or a palloc'd copy, both live here.
-    let quoted = unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) };
-    Ok(quoted.to_string_lossy().into_owned())
+    decode(unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) })
 }

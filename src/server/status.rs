@@ -2,13 +2,12 @@
 //!
 //! Counters outlive a worker that ends and is started afresh; a crash of the server clears them.
 
+use super::board;
 use super::clock::server_now;
 use crate::decide::ServerTime;
-use pgrx::{PGRXSharedMemory, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many workers can tell.
-const SLOTS: usize = 64;
+pub const SLOTS: usize = 64;
 
 /// Text of bounded length, as shared memory needs it. Longer text is cut at a character.
 #[derive(Clone, Copy)]
@@ -42,7 +41,8 @@ pub enum State {
     Standby,
     Disabled,
     Misconfigured,
-    NoExtension,
+    /// The SQL of the extension is newer than the library.
+    Outdated,
     /// It ended, and has not been started afresh yet.
     Down,
 }
@@ -55,7 +55,7 @@ impl State {
             State::Standby => "standby",
             State::Disabled => "disabled",
             State::Misconfigured => "misconfigured",
-            State::NoExtension => "no extension",
+            State::Outdated => "outdated",
             State::Down => "down",
         }
     }
@@ -88,66 +88,26 @@ pub struct Slot {
     pub blame_is_new: bool,
 }
 
-const EMPTY: Slot = Slot {
-    pid: 0,
-    database_oid: 0,
-    database: Text::EMPTY,
-    state: State::Down,
-    leader: Text::EMPTY,
-    term: 0,
-    started_at: 0,
-    last_cycle: 0,
-    last_sweep: 0,
-    rows_reaped: 0,
-    errors: 0,
-    failures_in_a_row: 0,
-    last_error: Text::EMPTY,
-    last_error_at: 0,
-    blamed_relation: 0,
-    blamed: 0,
-    blame_is_new: false,
-};
-
-/// All that pg_reaper keeps in shared memory.
-#[derive(Clone, Copy)]
-pub struct Board {
-    slots: [Slot; SLOTS],
-    /// Starts in a row that never reached a cycle.
-    failed_starts: u32,
-}
-
-// SAFETY: plain data without pointers, guarded by the lock it lies behind.
-unsafe impl PGRXSharedMemory for Board {}
-
-// SAFETY: the name is ours.
-static BOARD: PgLwLock<Board> = unsafe { PgLwLock::new(c"pg_reaper") };
-static READY: AtomicBool = AtomicBool::new(false);
-
-/// Asks for shared memory. Only while the library is preloaded.
-pub fn init() {
-    pg_shmem_init!(BOARD = Board { slots: [EMPTY; SLOTS], failed_starts: 0 });
-    READY.store(true, Ordering::Relaxed);
-}
-
-/// Whether there is shared memory: the library was preloaded.
-pub fn available() -> bool {
-    READY.load(Ordering::Relaxed)
-}
-
-/// Starts in a row that never reached a cycle.
-pub fn failed_starts() -> u32 {
-    BOARD.share().failed_starts
-}
-
-/// A start has ended before its first cycle.
-pub fn start_failed() {
-    let mut board = BOARD.exclusive();
-    board.failed_starts = board.failed_starts.saturating_add(1);
-}
-
-/// A start has reached its first cycle.
-pub fn start_succeeded() {
-    BOARD.exclusive().failed_starts = 0;
+impl Slot {
+    pub const EMPTY: Slot = Slot {
+        pid: 0,
+        database_oid: 0,
+        database: Text::EMPTY,
+        state: State::Down,
+        leader: Text::EMPTY,
+        term: 0,
+        started_at: 0,
+        last_cycle: 0,
+        last_sweep: 0,
+        rows_reaped: 0,
+        errors: 0,
+        failures_in_a_row: 0,
+        last_error: Text::EMPTY,
+        last_error_at: 0,
+        blamed_relation: 0,
+        blamed: 0,
+        blame_is_new: false,
+    };
 }
 
 /// A worker's place on the board.
@@ -159,31 +119,43 @@ impl Place {
     /// Takes the slot of the database's worker that is down, with its counters, or a free one.
     /// Without any the worker works all the same, and cannot be seen.
     pub fn take(pid: i32, database_oid: u32, database: &str, now: ServerTime) -> Place {
-        let mut board = BOARD.exclusive();
-        let slots = &mut board.slots;
-        let slot = slots
-            .iter()
-            .position(|slot| slot.pid == 0 && slot.database_oid == database_oid)
-            .or_else(|| slots.iter().position(|slot| slot.pid == 0 && slot.database_oid == 0))
-            .or_else(|| slots.iter().position(|slot| slot.pid == 0));
-        if let Some(n) = slot {
+        let taken = board::change(|board| {
+            let slots = &mut board.slots;
+            let n = slots
+                .iter()
+                .position(|slot| slot.pid == 0 && slot.database_oid == database_oid)
+                .or_else(|| slots.iter().position(|slot| slot.pid == 0 && slot.database_oid == 0))
+                .or_else(|| slots.iter().position(|slot| slot.pid == 0))?;
             if slots[n].database_oid != database_oid {
-                slots[n] = EMPTY;
+                slots[n] = Slot::EMPTY;
             }
             slots[n].pid = pid;
             slots[n].database_oid = database_oid;
             slots[n].database = Text::new(database);
             slots[n].state = State::Starting;
             slots[n].started_at = now;
-        }
-        Place { slot }
+            Some(n)
+        });
+        Place { slot: taken.flatten() }
     }
 
     /// Changes what is told.
     pub fn tell(&self, change: impl FnOnce(&mut Slot)) {
         if let Some(n) = self.slot {
-            change(&mut BOARD.exclusive().slots[n]);
+            board::change(|board| change(&mut board.slots[n]));
         }
+    }
+
+    /// The worker is gone; where it found the extension dropped, there is nothing left to tell.
+    pub fn leave(&self, for_good: bool) {
+        self.tell(|slot| {
+            if for_good {
+                *slot = Slot::EMPTY;
+            }
+            slot.pid = 0;
+            slot.state = State::Down;
+            slot.term = 0;
+        });
     }
 
     /// Tells of an error.
@@ -212,14 +184,14 @@ impl Place {
 
     /// What is told now.
     pub fn told(&self) -> Slot {
-        self.slot.map_or(EMPTY, |n| BOARD.share().slots[n])
+        self.slot.and_then(|n| board::read(|board| board.slots[n])).unwrap_or(Slot::EMPTY)
     }
 }
 
 /// The workers of the server: those that live, and where a database has none, the one that is
 /// down.
 pub fn all() -> Vec<Slot> {
-    let slots = BOARD.share().slots;
+    let slots = board::read(|board| board.slots.to_vec()).unwrap_or_default();
     let lives = |database| slots.iter().any(|slot| slot.pid != 0 && slot.database_oid == database);
     let mut shown: Vec<Slot> = Vec::new();
     for slot in slots.iter().filter(|slot| slot.database_oid != 0) {
@@ -229,4 +201,15 @@ pub fn all() -> Vec<Slot> {
         }
     }
     shown
+}
+
+/// Forgets what was told of databases that are gone.
+pub fn retain(exists: impl Fn(u32) -> bool) {
+    board::change(|board| {
+        for slot in board.slots.iter_mut().filter(|slot| slot.pid == 0) {
+            if slot.database_oid != 0 && !exists(slot.database_oid) {
+                *slot = Slot::EMPTY;
+            }
+        }
+    });
 }

@@ -1,48 +1,73 @@
-//! The background worker.
+//! The background worker: one for each database that has the extension.
 //!
-//! It turns one cycle for as long as the server runs: reload, lead, sweep, report, wait. Nothing
-//! that goes wrong in a cycle ends it. What does end it (SIGTERM, a crash, a function that
-//! swallows its cancellation) makes the postmaster start it afresh a second later, since it never
-//! exits with 0; and on every way out but a crash the lease is given back first, in
-//! [`exit`].
+//! It turns one cycle for as long as it serves: reload, lead, sweep, report, wait. Nothing that
+//! goes wrong in a cycle ends it. What does end it (SIGTERM, a function that swallows its
+//! cancellation, `DROP DATABASE`) brings another one a second later, by the launcher or, without
+//! the preload, by the postmaster. It leaves for good when it is told to, and where it finds no
+//! extension. On every way out but a crash the lease is given back first, in [`exit`].
 
 use super::clock::{iso, server_now, ticks};
-use super::extension::Extension;
+use super::extension::{Extension, LIBRARY};
 use super::failure::Failure;
 use super::leadership::Leadership;
 use super::process::{self, pin, reload_if_pending, wait};
+use super::roster::{self, Finding};
 use super::rounds::{Rounds, Swept};
 use super::status::{self, Place, State};
 use super::transaction::in_transaction;
-use super::{exit, settings};
+use super::{board, encoding, exit, say, settings, title};
 use crate::decide::config::{Change, InForce, Settings};
+use crate::decide::version::Skew;
 use crate::decide::{Ticks, schedule};
-use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
-use pgrx::{PgLogLevel, log, pg_guard, pg_sys};
-use std::ffi::{CString, c_int};
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
+use std::ffi::{CStr, CString, c_int};
 use std::time::Duration;
 
-/// Registers the worker. Only while the library is preloaded.
-pub fn register() {
-    BackgroundWorkerBuilder::new("pg_reaper worker")
-        .set_type("pg_reaper worker")
-        .set_library("pg_reaper")
-        .set_function("pg_reaper_worker_main")
-        .enable_spi_access()
-        .set_start_time(BgWorkerStartTime::RecoveryFinished)
-        .set_restart_time(Some(Duration::from_secs(1)))
-        .load();
+/// What a worker is started with.
+#[derive(Clone, Copy)]
+pub struct Order {
+    pub database: pg_sys::Oid,
+    /// By the launcher, which starts another one when this one ends.
+    pub by_launcher: bool,
+}
+
+const BY_LAUNCHER: usize = 1 << 32;
+
+impl From<Order> for pg_sys::Datum {
+    fn from(order: Order) -> Self {
+        let flag = if order.by_launcher { BY_LAUNCHER } else { 0 };
+        pg_sys::Datum::from(order.database.to_u32() as usize | flag)
+    }
+}
+
+impl From<pg_sys::Datum> for Order {
+    fn from(datum: pg_sys::Datum) -> Self {
+        let database = pg_sys::Oid::from(datum.value() as u32);
+        Order { database, by_launcher: datum.value() & BY_LAUNCHER != 0 }
+    }
 }
 
 /// The entry of the worker.
 #[pg_guard]
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn pg_reaper_worker_main(_argument: pg_sys::Datum) {
+pub extern "C-unwind" fn pg_reaper_worker_main(argument: pg_sys::Datum) {
+    let order = Order::from(argument);
     process::install_signals();
-    exit::prepare_early();
-    wait_before_connecting(schedule::start_delay(status::failed_starts()));
-    process::connect(&settings::databases());
-    let mut worker = Worker::new(settings::databases());
+    exit::prepare_early(order.by_launcher.then_some(order.database));
+    // SAFETY: reads a variable of this process.
+    let pid = unsafe { pg_sys::MyProcPid };
+    if order.by_launcher && !roster::enter(order.database.to_u32(), pid) {
+        exit::end();
+    }
+    process::connect(order.database);
+    board::attach();
+    title::name_wait_event(c"PgReaperWorkerMain");
+    // A failure here is one of the first cycle too, and is reported there.
+    if matches!(in_transaction(Extension::find), Ok(None)) {
+        exit::leave_without_extension(order.database);
+    }
+    roster::found(order.database.to_u32(), Finding::Serving);
+    let mut worker = Worker::new();
     let memory = process::cycle_memory();
     loop {
         // SAFETY: nothing that one cycle allocated is used by the next.
@@ -52,16 +77,6 @@ pub extern "C-unwind" fn pg_reaper_worker_main(_argument: pg_sys::Datum) {
         if reload_if_pending() {
             worker.reloaded();
         }
-    }
-}
-
-/// A start that failed is not tried again every second: it would fill the log.
-fn wait_before_connecting(delay: Duration) {
-    let database = settings::databases();
-    let until = ticks() + delay;
-    while ticks() < until && settings::databases() == database {
-        wait(until.saturating_sub(ticks()));
-        reload_if_pending();
     }
 }
 
@@ -77,20 +92,23 @@ struct Worker {
     failures: u32,
     /// The last trouble with settings that was complained about.
     complained: Option<Change>,
+    /// What was said of the versions last.
+    skewed: Skew,
     state: State,
 }
 
 impl Worker {
-    fn new(database: String) -> Worker {
+    fn new() -> Worker {
         // SAFETY: reads variables of this process, which is connected.
         let (pid, oid) = unsafe { (pg_sys::MyProcPid, pg_sys::MyDatabaseId) };
+        let database = own_database();
         let now = server_now();
         let place: &'static Place =
             Box::leak(Box::new(Place::take(pid, oid.to_u32(), &database, now)));
         exit::vacate(place);
         let me = leader_id(&database, pid, now);
         place.tell(|slot| slot.leader = status::Text::new(&me));
-        log!("pg_reaper worker started: {me:?}");
+        say::log(format!("pg_reaper worker started: {me:?}"));
         let mut worker = Worker {
             database,
             in_force: InForce::default(),
@@ -100,6 +118,7 @@ impl Worker {
             next: Duration::ZERO,
             failures: 0,
             complained: None,
+            skewed: Skew::None,
             state: State::Starting,
         };
         worker.take_up();
@@ -108,11 +127,6 @@ impl Worker {
 
     /// Reload is over: take up what it changed.
     fn reloaded(&mut self) {
-        if settings::databases() != self.database {
-            log!("pg_reaper: the database to serve is {:?} now", settings::databases());
-            // SAFETY: the way out releases the lease; the successor connects to the other one.
-            unsafe { pg_sys::proc_exit(1) };
-        }
         self.take_up();
         self.rounds.forgive();
     }
@@ -178,10 +192,12 @@ impl Worker {
     fn lead_and_sweep(&mut self, settings: &Settings) -> Result<Option<Ticks>, Failure> {
         let Some(extension) = in_transaction(Extension::find)? else {
             self.leadership.extension_gone();
-            self.rounds = Rounds::default();
-            self.state = State::NoExtension;
-            return Ok(None);
+            // SAFETY: reads a variable of this process.
+            exit::leave_without_extension(unsafe { pg_sys::MyDatabaseId });
         };
+        if self.outdated(&extension) {
+            return Ok(self.idle(State::Outdated, "the extension is newer than the library"));
+        }
         self.leadership.turn(&extension, settings, &ticks)?;
         if !self.leadership.acts(ticks()) {
             self.state = State::Standby;
@@ -203,13 +219,44 @@ impl Worker {
         Ok(due)
     }
 
+    /// Whether the SQL of the extension is newer than the library: its tables may mean more than
+    /// we know of, so nothing is swept. Says so once, and what to do.
+    fn outdated(&mut self, extension: &Extension) -> bool {
+        let found = extension.skew();
+        if found != self.skewed {
+            let (level, hint) = match found {
+                Skew::None => (PgLogLevel::LOG, None),
+                Skew::SqlOlder => (
+                    PgLogLevel::LOG,
+                    Some("All that it had goes on working; run ALTER EXTENSION pg_reaper UPDATE."),
+                ),
+                Skew::SqlNewer => (
+                    PgLogLevel::WARNING,
+                    Some(
+                        "Nothing is reaped here until the server is restarted, so that it loads the new library.",
+                    ),
+                ),
+            };
+            let message = format!(
+                "pg_reaper: extension {} in database {:?} is served by library {LIBRARY}",
+                extension.version, self.database
+            );
+            let code = PgSqlErrorCode::ERRCODE_WARNING;
+            say::say(level, code, &message, None, hint);
+        }
+        self.skewed = found;
+        found == Skew::SqlNewer
+    }
+
     /// Tells what this worker is now.
     fn report(&self) {
-        exit::reached_a_cycle();
+        title::show(&format!("{} {}", self.database, self.state.name()));
         let (state, term) = (self.state, self.leadership.term().unwrap_or(0));
+        let leader = status::Text::new(self.leadership.me());
         self.place.tell(|slot| {
             slot.state = state;
             slot.term = term;
+            slot.leader = leader;
             slot.last_cycle = server_now();
         });
     }
@@ -235,11 +282,19 @@ impl Worker {
 }
 
 fn complain(why: &crate::decide::config::Misconfigured, what: &str) {
-    use pgrx::pg_sys::panic::ErrorReport;
-    let code = pgrx::PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
-    ErrorReport::new(code, format!("{why}; {what}"), "pg_reaper")
-        .set_hint(why.hint())
-        .report(PgLogLevel::WARNING);
+    let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
+    say::say(PgLogLevel::WARNING, code, &format!("{why}; {what}"), None, Some(&why.hint()));
+}
+
+/// What the database of this process is called.
+fn own_database() -> String {
+    let name = in_transaction(|| {
+        // SAFETY: looks into the catalogue, in a transaction; a palloc'd string or null.
+        let name = unsafe { pg_sys::get_database_name(pg_sys::MyDatabaseId) };
+        // SAFETY: NUL-terminated, as PostgreSQL made it.
+        Ok((!name.is_null()).then(|| encoding::decode(unsafe { CStr::from_ptr(name) })))
+    });
+    name.ok().flatten().unwrap_or_default()
 }
 
 /// An id that no other start of a worker has, and that a person can read: where, which database,

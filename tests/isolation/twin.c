@@ -1,6 +1,6 @@
 /*
- * start_twin(): starts one more worker of pg_reaper in the database that the first one serves,
- * a rival for its lease.  It is not started again when it ends.
+ * start_twin(): starts one more worker of pg_reaper in this database, a rival of the one that
+ * the launcher has sent.  It is not started again when it ends.
  */
 #include "postgres.h"
 
@@ -25,6 +25,7 @@ start_twin(PG_FUNCTION_ARGS)
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 	worker.bgw_notify_pid = MyProcPid;	/* or the start could not be waited for */
 
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
