@@ -193,12 +193,7 @@ impl Fleet {
 
     /// The database whose worker is to be started now.
     pub fn next(&mut self, now: Ticks) -> Option<DatabaseId> {
-        if now < self.ask_again {
-            return None;
-        }
-        let fresh =
-            |member: &&Member| matches!(member.post, Post::Ordered(since) if now < since + RESTART);
-        if self.members.values().filter(fresh).count() >= STARTS_AT_ONCE {
+        if now < self.may_start(now) {
             return None;
         }
         if now >= self.next_audit {
@@ -252,11 +247,24 @@ impl Fleet {
         self.members.values().filter(|member| member.wants_a_worker()).count()
     }
 
+    /// When the next worker may be started, whosever it is.
+    fn may_start(&self, now: Ticks) -> Ticks {
+        let starting = |member: &Member| match member.post {
+            Post::Ordered(since) => Some(since + RESTART).filter(|&until| now < until),
+            _ => None,
+        };
+        let starting: Vec<_> = self.members.values().filter_map(starting).collect();
+        match starting.iter().min() {
+            Some(&first) if starting.len() >= STARTS_AT_ONCE => first.max(self.ask_again),
+            _ => self.ask_again,
+        }
+    }
+
     /// When there is something to do, if nothing happens before.
-    pub fn wake(&self) -> Ticks {
+    pub fn wake(&self, now: Ticks) -> Ticks {
         let wanted = self.members.values().filter(|member| member.wants_a_worker());
         let next = wanted.map(|member| member.next_try).min().unwrap_or(Ticks::MAX);
-        next.max(self.ask_again).min(self.next_audit)
+        next.max(self.may_start(now)).min(self.next_audit)
     }
 }
 

@@ -22,11 +22,17 @@ pub struct Fenced<'a> {
     pub settings: &'a Settings,
     pub place: &'a Place,
     pub until: Ticks,
-    /// How long the last batch took.
+    /// How long the last read or batch took.
     pub took: Duration,
 }
 
 impl Fenced<'_> {
+    /// Whether `failure` of the last read or batch is a cancellation before its time: by somebody
+    /// who has waited for a lock of ours, or by hand.
+    pub fn made_way(&self, failure: &Failure) -> bool {
+        failure.is_cancel() && self.took < self.settings.statement_limit()
+    }
+
     /// Runs one transaction under both timers. Should a function of the table's end the process
     /// within, the next one must know whose it was.
     fn limited<T>(
@@ -47,10 +53,12 @@ impl Host for Fenced<'_> {
         target: &Target,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        let started = ticks();
         let outcome = Self::limited(target, self.settings, || {
             hold_still(target, pg_sys::AccessShareLock)?;
             work()
         });
+        self.took = ticks().saturating_sub(started);
         if outcome.is_err() {
             self.leadership.reassure(self.settings, &ticks);
         }
@@ -104,8 +112,7 @@ impl Host for Fenced<'_> {
     }
 
     fn timed_out(&mut self, target: &Target, rows: usize, failure: &Failure) {
-        // Cancelled before its time: by somebody who waits for a lock of ours, or by hand.
-        if self.took < self.settings.statement_limit() {
+        if self.made_way(failure) {
             say::log(format!(
                 "a batch of {rows} rows of {} was cancelled to make way for somebody else, and is \
                  tried again at half its size",

@@ -111,7 +111,7 @@ impl Launcher {
         if self.fleet.relieved() {
             say::log("pg_reaper: every database has its worker again");
         }
-        self.next = self.fleet.wake().min(self.next_census);
+        self.next = self.fleet.wake(ticks()).min(self.next_census);
     }
 
     fn census(&mut self) {

@@ -149,6 +149,14 @@ impl Rounds {
                 }
             }
             Err(Stop::NotLeading) => swept.clean = false,
+            Err(Stop::Failed(failure)) if host.made_way(&failure) => {
+                swept.clean = false;
+                say::log(format!(
+                    "sweep of {} was cancelled to make way for somebody else, and goes on in the \
+                     next cycle",
+                    target.name
+                ));
+            }
             Err(Stop::Failed(failure)) => {
                 swept.clean = false;
                 let failures = trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
