@@ -71,6 +71,8 @@ struct Member {
     place: Place,
     /// Somebody called `pg_reaper_stop()`.
     stopped: bool,
+    /// The extension was announced while a worker was there, which may have looked before.
+    announced: bool,
 }
 
 /// The databases that may have a worker.
@@ -101,6 +103,7 @@ impl Fleet {
                     next_try: now,
                     place: self.last_place,
                     stopped: false,
+                    announced: false,
                 }
             });
             member.name.clone_from(name);
@@ -125,6 +128,7 @@ impl Fleet {
             member.has_extension = None;
             member.failures = 0;
             member.next_try = now;
+            member.announced = member.post != Post::Vacant;
         }
     }
 
@@ -151,6 +155,7 @@ impl Fleet {
         member.place = self.last_place;
         member.post = Post::Serving { since: now, leaving: false };
         member.has_extension = Some(true);
+        member.announced = false;
         let failures = std::mem::take(&mut member.failures);
         (failures > 0).then(|| News::Recovered { name: member.name.clone(), failures })
     }
@@ -173,7 +178,8 @@ impl Fleet {
         self.ask_again = now;
         match outcome {
             Outcome::NoExtension => {
-                member.has_extension = Some(false);
+                let announced = std::mem::take(&mut member.announced);
+                member.has_extension = if announced { None } else { Some(false) };
                 member.failures = 0;
             }
             Outcome::Left => member.next_try = now,

@@ -194,9 +194,6 @@ impl Launcher {
         };
         let news = self.fleet.gone(now, id, outcome, catalog::random());
         self.say(news);
-        if entry.announced {
-            self.fleet.announce(now, id);
-        }
         roster::forget(id);
     }
 

@@ -44,13 +44,16 @@ class Server(Sessions):
         preload: bool = True,
         extension: bool = True,
         data: Path | None = None,
+        programs: Path | None = None,
         name: str = "server",
     ) -> None:
         """``config`` goes into postgresql.conf. ``preload`` loads the library at start,
         ``extension`` creates the extension in ``postgres`` once it runs. ``data`` is a
-        data directory to copy (a base backup, say) in place of a fresh one."""
+        data directory to copy (a base backup, say) in place of a fresh one; ``programs`` the
+        folder of another PostgreSQL's programs, whose data it then must be."""
         self.name = name
         self.extension = extension
+        self.programs = programs or installation.bindir()
         self.kept = False
         super().__init__(installation.new_directory("pg_reaper-"))
         self.data = self.directory / "data"
@@ -91,7 +94,7 @@ class Server(Sessions):
         assert self.process is None, f"{self.name} runs already"
         with self.logfile.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(installation.bindir() / "postgres"), "-D", str(self.data)],
+                [str(self.programs / "postgres"), "-D", str(self.data)],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -31,6 +31,17 @@ fn a_database_without_the_extension_is_left_alone_until_somebody_announces_it() 
 }
 
 #[test]
+fn an_announcement_is_not_lost_on_a_worker_that_had_looked_before() {
+    let mut fleet = fleet(1);
+    start(&mut fleet, s(0));
+    fleet.announce(s(0), 1);
+    fleet.gone(s(0), 1, Outcome::NoExtension, 0.5);
+    assert_eq!(start(&mut fleet, s(0)), 1);
+    fleet.gone(s(0), 1, Outcome::NoExtension, 0.5);
+    assert_eq!(fleet.next(s(1)), None);
+}
+
+#[test]
 fn an_audit_looks_into_one_database_a_minute_the_one_longest_ago_first() {
     let mut fleet = fleet(100);
     for n in 0..50 {
