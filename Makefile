@@ -4,10 +4,13 @@
 PG ?=
 KEEP ?=
 export PG_CONFIG KEEP
+MINUTES ?= 2
+SEED ?=
+export MINUTES SEED
 
 WITH_PG = scripts/with-pg "$(PG)"
 
-.PHONY: help build install lint test expected demo clean
+.PHONY: help build install lint test expected demo chaos clean
 
 help: ## this list
 	@echo "make TARGET [PG=15|16|17|18] [PG_CONFIG=/path/to/pg_config]"
@@ -35,6 +38,9 @@ expected: ## take what pg_regress prints now as the expected output, to be revie
 
 demo: ## a fan-out with dying clients, and the reaper at work (KEEP=1: leave the server running)
 	@$(WITH_PG) scripts/demo
+
+chaos: ## faults let loose on it (MINUTES=2, SEED=n for the same faults again)
+	@$(WITH_PG) scripts/chaos
 
 clean: ## remove what was built here (the cache of fetched tools stays)
 	rm -rf target

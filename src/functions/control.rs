@@ -9,7 +9,7 @@ use crate::server::roster::{self, Finding};
 use crate::server::sandbox::{Restriction, as_owner};
 use crate::server::starter;
 use crate::server::worker::Order;
-use crate::server::{announcement, board, catalog, say, settings, sql};
+use crate::server::{announcement, board, catalog, lease_lock, say, settings, sql};
 use pgrx::prelude::*;
 use std::time::Duration;
 
@@ -69,12 +69,18 @@ fn start() -> Result<i32, Failure> {
         return Err(Refusal::InRecovery.into());
     }
     let extension = Extension::any()?;
+    // Two who start one at the same time start one.
+    lease_lock::serialize(&extension);
     if let Some(&pid) = workers(&extension)?.first() {
         notice!("the worker of this database is running already, as process {pid}");
         return Ok(pid);
     }
     let database = own_database();
-    let pid = if board::preloaded() { by_launcher(&database)? } else { by_ourselves(&database)? };
+    let pid = if board::preloaded() {
+        by_launcher(&database)?
+    } else {
+        by_ourselves(&extension, &database)?
+    };
     let until = if board::preloaded() { "" } else { " until the server restarts" };
     notice!("the worker of database \"{}\" has started, as process {pid}{until}", database.name);
     Ok(pid)
@@ -99,11 +105,17 @@ fn by_launcher(database: &catalog::Database) -> Result<i32, Failure> {
 }
 
 /// Starts one that the postmaster looks after.
-fn by_ourselves(database: &catalog::Database) -> Result<i32, Failure> {
+fn by_ourselves(extension: &Extension, database: &catalog::Database) -> Result<i32, Failure> {
     let started = starter::start(Order { database: database.oid, by_launcher: false });
     let started = started.ok_or(Refusal::NoSlot)?;
-    let refused = || Refusal::NotStarted { database: database.name.clone() };
-    started.wait().ok_or_else(|| refused().into())
+    let refused = || Failure::from(Refusal::NotStarted { database: database.name.clone() });
+    let pid = started.wait().ok_or_else(refused)?;
+    // Until it has connected, nobody could find it to stop it.
+    let connected = wait_for(|| {
+        let running = workers(extension).is_ok_and(|running| running.contains(&pid));
+        (running || started.has_ended()).then_some(running)
+    });
+    if connected == Some(true) { Ok(pid) } else { Err(refused()) }
 }
 
 fn stop() -> Result<i32, Failure> {

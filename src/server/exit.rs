@@ -38,12 +38,11 @@ pub fn terminated() {
 /// Notes that this process is to leave for good. Safe in a signal handler.
 pub fn told_to_leave() {
     LEAVING.store(true, Ordering::Relaxed);
-    FOR_GOOD.store(true, Ordering::Relaxed);
 }
 
 /// Leaves, between two transactions, if somebody said so.
 pub fn leave_if_told() {
-    if LEAVING.swap(false, Ordering::Relaxed) {
+    if LEAVING.load(Ordering::Relaxed) {
         leave("it was told to");
     }
 }
@@ -102,7 +101,7 @@ unsafe extern "C-unwind" fn last_words(code: c_int, _argument: pg_sys::Datum) {
     if sent_to != 0 {
         // SAFETY: reads a variable of this process.
         roster::leave(sent_to, unsafe { pg_sys::MyProcPid });
-    } else if code != 0 && FOR_GOOD.load(Ordering::Relaxed) {
+    } else if code != 0 && (FOR_GOOD.load(Ordering::Relaxed) || LEAVING.load(Ordering::Relaxed)) {
         // Only an exit code of 0 keeps the postmaster from starting it afresh.
         // SAFETY: the exit under way goes on from here with another code, as it does when a
         // callback fails.
@@ -112,7 +111,7 @@ unsafe extern "C-unwind" fn last_words(code: c_int, _argument: pg_sys::Datum) {
 
 /// Has [`at_exit`] run when this process ends. Once it is connected.
 pub fn prepare() {
-    FOR_GOOD.store(LEAVING.load(Ordering::Relaxed), Ordering::Relaxed);
+    FOR_GOOD.store(false, Ordering::Relaxed);
     // SAFETY: the callback lives as long as the library, which is never unloaded.
     unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::null()) };
 }

@@ -12,14 +12,18 @@ use pgrx::pg_sys;
 
 const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
 
-fn tag(extension: &Extension) -> pg_sys::LOCKTAG {
+/// The sub-id of the lock of leadership, and that of starting a worker by hand.
+const LEADERSHIP: u16 = 1;
+const START: u16 = 2;
+
+fn tag(extension: &Extension, sub_id: u16) -> pg_sys::LOCKTAG {
     // SAFETY: reads a variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
     pg_sys::LOCKTAG {
         locktag_field1: database.to_u32(),
         locktag_field2: pg_sys::ExtensionRelationId.to_u32(),
         locktag_field3: extension.oid.to_u32(),
-        locktag_field4: 1,
+        locktag_field4: sub_id,
         locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
         locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
     }
@@ -27,7 +31,7 @@ fn tag(extension: &Extension) -> pg_sys::LOCKTAG {
 
 /// Holds the lock from now on, if nobody else does. In a transaction; never waits.
 pub fn ensure(extension: &Extension) -> bool {
-    let tag = tag(extension);
+    let tag = tag(extension, LEADERSHIP);
     // SAFETY: the tag lives through the calls; a lock that was held before is counted twice by
     // then, and counted down again.
     unsafe {
@@ -42,5 +46,11 @@ pub fn ensure(extension: &Extension) -> bool {
 /// Lets the lock go. It must be held.
 pub fn release(extension: &Extension) -> bool {
     // SAFETY: the tag lives through the call.
-    unsafe { pg_sys::LockRelease(&tag(extension), MODE, true) }
+    unsafe { pg_sys::LockRelease(&tag(extension, LEADERSHIP), MODE, true) }
+}
+
+/// Has whoever else comes here wait until this transaction ends.
+pub fn serialize(extension: &Extension) {
+    // SAFETY: the tag lives through the call, which waits, and looks for interrupts.
+    unsafe { pg_sys::LockAcquire(&tag(extension, START), MODE, false, false) };
 }

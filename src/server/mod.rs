@@ -49,7 +49,7 @@ mod fenced;
 mod held;
 pub mod launcher;
 mod leadership;
-mod lease_lock;
+pub mod lease_lock;
 mod lease_row;
 mod lease_table;
 mod orphans;

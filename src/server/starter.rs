@@ -74,7 +74,7 @@ pub fn start(order: Order) -> Option<Started> {
         let before = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
         let registered = pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle);
         pg_sys::MemoryContextSwitchTo(before);
-        registered.then_some(Started { handle, asked_to_leave: false })
+        registered.then(|| Started { handle, asked_to_leave: false })
     }
 }
 

@@ -49,8 +49,8 @@ def main() -> int:
     output = Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "pg_regress"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    # The worker serves the database `postgres`, so nothing but a test touches its tables.
-    with Server(extension=False) as server:
+    # The workers idle, so that nothing but a test touches its tables.
+    with Server({"pg_reaper.enabled": "off"}, extension=False) as server:
         status = subprocess.run(
             [
                 str(pg_regress()),

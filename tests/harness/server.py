@@ -215,9 +215,13 @@ class Server(Sessions):
         self.reload()
 
     def worker_pids(self) -> list[int]:
-        """The process ids of the extension's background workers."""
-        rows = self.query("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pg_reaper%' ORDER BY pid")
+        """The process ids of the extension's workers, whichever database they are in."""
+        rows = self.query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_reaper worker' ORDER BY pid")
         return [pid for (pid,) in rows]
+
+    def launcher_pid(self) -> int | None:
+        """The process id of the launcher, if there is one."""
+        return self.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_reaper launcher'")
 
     def log(self) -> str:
         """All the server has written to its log."""

@@ -70,11 +70,19 @@ def adopted(server: Server, table: str, columns: str = COLUMNS, suffix: str = ""
 
 def status(server: Server) -> dict[str, Any]:
     """What the worker tells about itself."""
+    (row,) = statuses(server)
+    return row
+
+
+def statuses(server: Server) -> list[dict[str, Any]]:
+    """What the workers of ``postgres`` tell about themselves: none, where none has come yet."""
     columns = "pid, state, term, last_cycle, last_sweep, rows_reaped, errors, failures_in_a_row, last_error"
-    (row,) = server.query(f"SELECT {columns} FROM pg_reaper_status()")
-    return dict(zip(columns.split(", "), row, strict=True))
+    rows = server.query(f"SELECT {columns} FROM pg_reaper_status() WHERE database = 'postgres'")
+    return [dict(zip(columns.split(", "), row, strict=True)) for row in rows]
 
 
 def until_leading(server: Server) -> dict[str, Any]:
     """Waits until the worker leads; its status then."""
-    return wait_until(lambda: status(server), lambda now: now["state"] == "leader", "the worker to lead")
+    return wait_until(
+        lambda: statuses(server), lambda rows: [row["state"] for row in rows] == ["leader"], "the worker to lead"
+    )[0]

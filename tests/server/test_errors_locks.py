@@ -102,8 +102,8 @@ def test_a_deadlock_costs_one_try(make_server: Callable[..., Server]) -> None:
     session = server.connect(autocommit=False)
     session.execute("SET deadlock_timeout = '1h'")
     session.execute("UPDATE tally SET n = n + 1")
+    (worker,) = wait_until(server.worker_pids, bool, "the worker")
     server.set(**{"pg_reaper.enabled": "on"})
-    (worker,) = server.worker_pids()
     wait_until(
         lambda: server.value("SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", [worker]),
         bool,

@@ -67,7 +67,7 @@ def sweeper_in(server: Server, sweeper: Callable[[Server], None]) -> None:
     """Her path hides the function; whoever sweeps by hand names it in full."""
     if sweeper is mallory.by_worker:
         # The path of its database and role reaches a worker when it starts.
-        (old,) = server.worker_pids()
+        (old,) = wait_until(server.worker_pids, bool, "the worker")
         server.query("SELECT pg_catalog.pg_terminate_backend(%s)", [old])
         wait_until(server.worker_pids, lambda pids: pids not in ([], [old]), "a worker of the new path")
         sweeper(server)

@@ -1,6 +1,6 @@
 -- What CREATE EXTENSION makes, who may do what with it, and what it refuses to take over.
 
--- This database is not the one that the worker serves, and it says so.
+-- A worker will come, so there is nothing to warn of.
 CREATE EXTENSION pg_reaper;
 
 -- It works at once.

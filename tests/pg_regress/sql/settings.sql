@@ -1,6 +1,6 @@
 -- Settings: what they are until somebody sets them, and what is refused by name.
 LOAD 'pg_reaper';
-SELECT name, setting, unit, min_val, max_val, enumvals, context FROM pg_settings
+SELECT name, boot_val, unit, min_val, max_val, enumvals, context FROM pg_settings
 WHERE name LIKE 'pg\_reaper.%' ORDER BY name COLLATE "C";
 -- Each says what it means.
 SELECT name FROM pg_settings WHERE name LIKE 'pg\_reaper.%' AND (short_desc = '' OR extra_desc IS NULL);
