@@ -145,6 +145,13 @@ impl Fleet {
         }
     }
 
+    /// A worker that somebody else has ordered may still come.
+    pub fn expected(&mut self, now: Ticks, id: DatabaseId) {
+        if self.members.get(&id).is_some_and(|member| member.post == Post::Vacant) {
+            self.ordered(now, id);
+        }
+    }
+
     /// Its worker serves.
     pub fn serves(&mut self, now: Ticks, id: DatabaseId) -> Option<News> {
         let member = self.members.get_mut(&id)?;

@@ -37,11 +37,14 @@ fn pg_reaper_announce() {
         let database = own_database();
         announcement::at_commit(database.oid.to_u32());
         if !board::preloaded() {
+            let hint = Extension::any()?.sql(
+                "Add it (shared_preload_libraries = 'pg_reaper') and restart the server, or start \
+                 a worker until the next restart: SELECT @schema@.pg_reaper_start(). Until then, \
+                 SELECT @schema@.pg_reaper_sweep() reaps by hand.",
+            );
             warn(
                 "pg_reaper is not in shared_preload_libraries, so no worker reaps anything",
-                "Add it (shared_preload_libraries = 'pg_reaper') and restart the server, or start \
-                 a worker until the next restart: SELECT pg_reaper_start(). Until then, SELECT \
-                 pg_reaper_sweep() reaps by hand.",
+                &hint,
             );
         } else if !database.open || !settings::databases().allow(&database.name) {
             let refusal = Refusal::NotServed { database: database.name };
@@ -49,6 +52,11 @@ fn pg_reaper_announce() {
         }
         Ok(())
     })
+}
+
+fn tell(message: &str) {
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    say::say(PgLogLevel::NOTICE, code, message, None, None);
 }
 
 fn warn(message: &str, hint: &str) {
@@ -71,18 +79,15 @@ fn start() -> Result<i32, Failure> {
     let extension = Extension::any()?;
     // Two who start one at the same time start one.
     lease_lock::serialize(&extension);
-    if let Some(&pid) = workers(&extension)?.first() {
-        notice!("the worker of this database is running already, as process {pid}");
+    if let Some(&pid) = workers()?.first() {
+        tell(&format!("the worker of this database is running already, as process {pid}"));
         return Ok(pid);
     }
     let database = own_database();
-    let pid = if board::preloaded() {
-        by_launcher(&database)?
-    } else {
-        by_ourselves(&extension, &database)?
-    };
+    let pid = if board::preloaded() { by_launcher(&database)? } else { by_ourselves(&database)? };
     let until = if board::preloaded() { "" } else { " until the server restarts" };
-    notice!("the worker of database \"{}\" has started, as process {pid}{until}", database.name);
+    let name = &database.name;
+    tell(&format!("the worker of database \"{name}\" has started, as process {pid}{until}"));
     Ok(pid)
 }
 
@@ -105,47 +110,53 @@ fn by_launcher(database: &catalog::Database) -> Result<i32, Failure> {
 }
 
 /// Starts one that the postmaster looks after.
-fn by_ourselves(extension: &Extension, database: &catalog::Database) -> Result<i32, Failure> {
+fn by_ourselves(database: &catalog::Database) -> Result<i32, Failure> {
     let started = starter::start(Order { database: database.oid, by_launcher: false });
     let started = started.ok_or(Refusal::NoSlot)?;
     let refused = || Failure::from(Refusal::NotStarted { database: database.name.clone() });
     let pid = started.wait().ok_or_else(refused)?;
     // Until it has connected, nobody could find it to stop it.
     let connected = wait_for(|| {
-        let running = workers(extension).is_ok_and(|running| running.contains(&pid));
+        let running = workers().is_ok_and(|running| running.contains(&pid));
         (running || started.has_ended()).then_some(running)
     });
     if connected == Some(true) { Ok(pid) } else { Err(refused()) }
 }
 
 fn stop() -> Result<i32, Failure> {
-    let extension = Extension::any()?;
+    Extension::any()?;
     let database = own_database();
-    // First, or the launcher starts another.
+    // Before the launcher hears of it, and tells them first.
+    let mut told = workers()?;
     roster::stop(database.oid.to_u32(), true);
-    let mut told = Vec::new();
+    told.iter().for_each(|pid| starter::tell_to_leave(*pid));
     let gone = wait_for(|| {
-        let running = workers(&extension).ok()?;
-        for pid in running.iter().filter(|pid| !told.contains(*pid)).copied().collect::<Vec<_>>() {
-            starter::tell_to_leave(pid);
-            told.push(pid);
+        let running = workers().ok()?;
+        for &pid in &running {
+            if !told.contains(&pid) {
+                starter::tell_to_leave(pid);
+                told.push(pid);
+            }
         }
         running.is_empty().then_some(())
     });
     if gone.is_none() {
         return Err(Refusal::NotStopped { pids: told }.into());
     }
+    let name = &database.name;
     match told.len() {
-        0 => notice!("no worker of database \"{}\" was running; none starts", database.name),
-        _ => notice!("the worker of database \"{}\" has stopped", database.name),
+        0 => tell(&format!("no worker of database \"{name}\" was running; none starts")),
+        _ => tell(&format!("the worker of database \"{name}\" has stopped")),
     }
     Ok(i32::try_from(told.len()).unwrap_or(i32::MAX))
 }
 
 /// The processes of the workers of this database.
-fn workers(extension: &Extension) -> Result<Vec<i32>, Failure> {
+fn workers() -> Result<Vec<i32>, Failure> {
     let statement = sql::statement(include_str!("../../sql/workers.sql"));
-    let pids = as_owner(extension.owner, Restriction::Full, || {
+    // Nobody else sees what kind of process they are.
+    let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
+    let pids = as_owner(superuser, Restriction::Full, || {
         sql::query(&statement, &[], |row| Ok(row.int8(1)))
     })?;
     Ok(pids.into_iter().flatten().filter_map(|pid| i32::try_from(pid).ok()).collect())

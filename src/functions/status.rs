@@ -1,6 +1,7 @@
 //! `pg_reaper_status()`: what each worker of this server is doing.
 
 use crate::decide::ServerTime;
+use crate::server::encoding::reportable;
 use crate::server::{board, status};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
@@ -43,10 +44,10 @@ fn pg_reaper_status() -> TableIterator<
     let slots = status::all();
     TableIterator::new(slots.into_iter().map(|slot| {
         (
-            slot.database.get(),
+            slot.database.get().map(|name| reportable(&name)),
             (slot.pid != 0).then_some(slot.pid),
             slot.state.name(),
-            slot.leader.get(),
+            slot.leader.get().map(|id| reportable(&id)),
             (slot.term != 0).then_some(slot.term),
             time(slot.started_at),
             time(slot.last_cycle),
@@ -54,7 +55,7 @@ fn pg_reaper_status() -> TableIterator<
             slot.rows_reaped,
             slot.errors,
             slot.failures_in_a_row,
-            slot.last_error.get(),
+            slot.last_error.get().map(|error| reportable(&error)),
             time(slot.last_error_at),
         )
     }))

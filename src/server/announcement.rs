@@ -26,6 +26,8 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             let database = DATABASE.swap(0, Ordering::Relaxed);
             if database != 0 {
+                // A new extension begins anew, whatever was stopped before.
+                roster::stop(database, false);
                 roster::announce(database);
             }
         }

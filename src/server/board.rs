@@ -89,7 +89,7 @@ mod segment {
         // lies in it; the tranche was written by whoever made it.
         unsafe {
             let segment = pg_sys::GetNamedDSMSegment(
-                c"pg_reaper".as_ptr(),
+                concat!("pg_reaper ", env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast(),
                 size_of::<Segment>(),
                 Some(init),
                 &mut found,

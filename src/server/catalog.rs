@@ -1,6 +1,6 @@
 //! What a process without a database can read: the catalogues that all databases share.
 
-use super::encoding::decode;
+use super::encoding::neutral;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -30,7 +30,7 @@ pub fn databases() -> Vec<Database> {
             let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
             found.push(Database {
                 oid: row.oid,
-                name: decode(CStr::from_ptr(row.datname.data.as_ptr())),
+                name: neutral(CStr::from_ptr(row.datname.data.as_ptr())),
                 open: row.datallowconn && !row.datistemplate && row.datconnlimit != INVALID,
             });
         }

@@ -24,17 +24,20 @@ fn as_it_is(text: &CStr) -> bool {
     text.to_bytes().is_ascii() || matches!(database_encoding(), UTF8 | SQL_ASCII)
 }
 
-/// Text of the server as Rust's.
+/// Text of the database as Rust's. In a transaction.
 pub fn decode(text: &CStr) -> String {
+    if as_it_is(text) {
+        return neutral(text);
+    }
     let len = text.to_bytes().len();
-    let converted = match as_it_is(text) {
-        true => text,
-        // SAFETY: converts `len` bytes into a palloc'd copy, or returns its argument.
-        false => unsafe {
-            CStr::from_ptr(pg_sys::pg_server_to_any(text.as_ptr(), len as c_int, UTF8))
-        },
-    };
-    let mut decoded = String::with_capacity(len);
+    // SAFETY: converts `len` bytes into a palloc'd copy, or returns its argument.
+    neutral(unsafe { CStr::from_ptr(pg_sys::pg_server_to_any(text.as_ptr(), len as c_int, UTF8)) })
+}
+
+/// Text that is of no database's encoding, or of nobody knows which: the names of databases, and
+/// what stands in the configuration. It is UTF-8 where it can be.
+pub fn neutral(converted: &CStr) -> String {
+    let mut decoded = String::with_capacity(converted.to_bytes().len());
     let raw = |byte: u8| char::from_u32(RAW + u32::from(byte));
     for chunk in converted.to_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -49,7 +52,7 @@ pub fn decode(text: &CStr) -> String {
     decoded
 }
 
-/// Text of Rust's as the server's. A NUL, which the server's cannot have, is replaced.
+/// Text of Rust's as the database's. In a transaction, or in a process without one. A NUL, which the server's cannot have, is replaced.
 pub fn encode(text: &str) -> CString {
     let mut bytes = Vec::with_capacity(text.len());
     for c in text.chars().map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }) {
@@ -59,7 +62,8 @@ pub fn encode(text: &str) -> CString {
         }
     }
     let encoded = CString::new(bytes).unwrap_or_default();
-    if as_it_is(&encoded) {
+    // Raw bytes are nobody's UTF-8.
+    if as_it_is(&encoded) || text.chars().any(is_raw) {
         return encoded;
     }
     // SAFETY: as in `decode`; raises an error for a character that the database cannot have.

@@ -44,6 +44,12 @@ unsafe extern "C-unwind" fn note(_argument: *mut c_void) {
     LAST.store(unsafe { pg_sys::geterrcode() }, Ordering::Relaxed);
 }
 
+/// Whether the last report said that there is no such database.
+pub fn says_no_database() -> bool {
+    let code = PgSqlErrorCode::from(LAST.load(Ordering::Relaxed));
+    code == PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME
+}
+
 /// The packed SQLSTATE of the error that was caught as `code`.
 pub fn of(code: PgSqlErrorCode) -> i32 {
     let last = LAST.load(Ordering::Relaxed);

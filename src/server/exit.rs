@@ -2,7 +2,7 @@
 
 use super::held::release_held;
 use super::status::Place;
-use super::{roster, say, settings, timeouts};
+use super::{errcode, roster, say, settings, timeouts};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::c_int;
@@ -14,6 +14,7 @@ static RELEASING: AtomicBool = AtomicBool::new(false);
 static TERMINATED: AtomicBool = AtomicBool::new(false);
 /// Told to leave for good: by `pg_reaper_stop()`, or by the launcher.
 static LEAVING: AtomicBool = AtomicBool::new(false);
+static CONNECTED: AtomicBool = AtomicBool::new(false);
 /// The postmaster is not to start this worker afresh.
 static FOR_GOOD: AtomicBool = AtomicBool::new(false);
 /// The worker leaves because it has nothing to serve any more.
@@ -81,8 +82,6 @@ fn culprit() -> Option<u32> {
 /// the last to run. `sent_to` is the database that the launcher sent it to, if it was the launcher.
 pub fn prepare_early(sent_to: Option<pg_sys::Oid>) {
     SENT_TO.store(sent_to.map_or(0, pg_sys::Oid::to_u32), Ordering::Relaxed);
-    // Until it has connected, it is of no use to start it afresh: its database may be gone.
-    FOR_GOOD.store(true, Ordering::Relaxed);
     // SAFETY: as in `prepare`.
     unsafe { pg_sys::before_shmem_exit(Some(last_words), pg_sys::Datum::null()) };
 }
@@ -101,7 +100,11 @@ unsafe extern "C-unwind" fn last_words(code: c_int, _argument: pg_sys::Datum) {
     if sent_to != 0 {
         // SAFETY: reads a variable of this process.
         roster::leave(sent_to, unsafe { pg_sys::MyProcPid });
-    } else if code != 0 && (FOR_GOOD.load(Ordering::Relaxed) || LEAVING.load(Ordering::Relaxed)) {
+    } else if code != 0
+        && (FOR_GOOD.load(Ordering::Relaxed)
+            || LEAVING.load(Ordering::Relaxed)
+            || !CONNECTED.load(Ordering::Relaxed) && errcode::says_no_database())
+    {
         // Only an exit code of 0 keeps the postmaster from starting it afresh.
         // SAFETY: the exit under way goes on from here with another code, as it does when a
         // callback fails.
@@ -111,7 +114,7 @@ unsafe extern "C-unwind" fn last_words(code: c_int, _argument: pg_sys::Datum) {
 
 /// Has [`at_exit`] run when this process ends. Once it is connected.
 pub fn prepare() {
-    FOR_GOOD.store(false, Ordering::Relaxed);
+    CONNECTED.store(true, Ordering::Relaxed);
     // SAFETY: the callback lives as long as the library, which is never unloaded.
     unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::null()) };
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub struct Object {
     pub extension: Extension,
     pub kind: Kind,
+    /// What `pg_reaper.lease_table` says.
+    pub setting: String,
     /// The table of the lease; `None` under a session lock, and where the table is missing.
     pub table: Option<LeaseTable>,
 }
@@ -74,7 +76,7 @@ pub fn release_held(why: &str) {
     let Some(held) = HELD.take() else { return };
     let window = held.lease_duration;
     let term = held.object.named(&held.term);
-    match timeouts::at_exit(held.object.shared(), || in_transaction(|| give_back(&held))) {
+    match timeouts::release(held.object.shared(), window / 3, || in_transaction(|| give_back(&held))) {
         Ok(true) => say::log(format!("pg_reaper released {term}: {why}")),
         Ok(false) => say::warn(format!(
             "pg_reaper could not release {term}, since its row is locked or not ours any more; \
@@ -91,7 +93,7 @@ pub fn release_held(why: &str) {
 }
 
 fn give_back(held: &Held) -> Result<bool, Failure> {
-    let Object { extension, kind, table } = &held.object;
+    let Object { extension, kind, table, .. } = &held.object;
     if *kind == Kind::Advisory {
         return Ok(lease_lock::ensure(extension) && lease_lock::release(extension));
     }

@@ -51,7 +51,7 @@ pub fn register() {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_reaper_launcher_main(_argument: pg_sys::Datum) {
-    process::install_signals();
+    process::install_signals(false);
     process::connect_to_none();
     title::name_wait_event(c"PgReaperLauncherMain");
     // SAFETY: reads a variable of this process.
@@ -130,7 +130,9 @@ impl Launcher {
                 let open = found.iter().filter(|d| d.open && allowed.allow(&d.name));
                 let present: Vec<_> = open.map(|d| (d.oid.to_u32(), d.name.clone())).collect();
                 self.fleet.census(ticks(), &present);
-                status::retain(|oid| found.iter().any(|d| d.oid.to_u32() == oid));
+                let exists = |oid| found.iter().any(|d| d.oid.to_u32() == oid);
+                status::retain(exists);
+                roster::retain(exists);
             }
         }
     }
@@ -175,6 +177,8 @@ impl Launcher {
             } else if entry.finding == Finding::Serving {
                 let news = self.fleet.serves(now, id);
                 self.say(news);
+            } else {
+                self.fleet.expected(now, id);
             }
             return;
         }
@@ -182,7 +186,7 @@ impl Launcher {
             return roster::forget(id);
         }
         if !self.ended(entry) {
-            return;
+            return self.fleet.expected(now, id);
         }
         let asked = self.started.remove(&id).is_some_and(|started| started.asked_to_leave);
         self.missing.remove(&id);
@@ -236,7 +240,7 @@ impl Launcher {
                 PgLogLevel::WARNING,
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                 &format!(
-                    "pg_reaper: no worker slot is free, and {} databases wait for one",
+                    "pg_reaper: no worker slot is free, databases that wait for one: {}",
                     self.fleet.waiting()
                 ),
                 None,

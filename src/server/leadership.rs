@@ -7,11 +7,11 @@ use super::failure::Failure;
 use super::held::{Held, Object, hold, release_held};
 use super::lease_table::LeaseTable;
 use super::transaction::in_transaction;
-use super::{lease_lock, lease_row, say, timeouts};
+use super::{exit, lease_lock, lease_row, say, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::{Leadership as Kind, Settings};
 use crate::decide::lease::{Reason, Sight, Standing, Term, Verdict, claim, judge, stamp_due};
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 use std::time::Duration;
 
 /// A worker's leadership.
@@ -103,8 +103,16 @@ impl Leadership {
             Kind::Advisory => Ok(None),
             Kind::Lease => in_transaction(|| LeaseTable::find(extension, &settings.lease_table)),
         };
+        if table.is_err() && self.of.as_ref().is_some_and(|of| of.setting != settings.lease_table) {
+            self.release("pg_reaper.lease_table names another table now");
+        }
         let outcome = table.and_then(|table| {
-            self.about(Object { extension: extension.clone(), kind: settings.leadership, table });
+            self.about(Object {
+                extension: extension.clone(),
+                kind: settings.leadership,
+                setting: settings.lease_table.clone(),
+                table,
+            });
             match settings.leadership {
                 Kind::Lease => self.turn_row(lease, now),
                 Kind::Advisory => self.turn_lock(extension, lease),
@@ -118,17 +126,12 @@ impl Leadership {
 
     /// Leadership is about `object` from now on.
     fn about(&mut self, object: Object) {
-        let shared = self.of.as_ref().is_some_and(Object::shared);
         match &self.of {
             Some(before) if before.is(&object) => {}
             Some(before) if before.extension.oid != object.extension.oid => self.extension_gone(),
-            Some(before) if before.kind == Kind::Lease && !shared && !object.shared() => {
-                // Its table was dropped: there is nothing left to release.
-                if object.kind == Kind::Lease {
-                    self.step_down(Reason::Told("the lease table is another one now"));
-                } else {
-                    self.release("leadership is taken otherwise now");
-                }
+            // The table was dropped: there is nothing left to release.
+            Some(before) if before.kind == object.kind && before.setting == object.setting => {
+                self.step_down(Reason::Told("the lease table is another one now"));
             }
             Some(_) => self.release("leadership is taken otherwise now"),
             None => {}
@@ -142,8 +145,12 @@ impl Leadership {
 
     /// The extension, and its lease with it, is gone.
     pub fn extension_gone(&mut self) {
+        if self.of.as_ref().is_some_and(Object::shared) {
+            self.release("the extension was dropped");
+        }
         self.step_down(Reason::Told("the extension was dropped"));
-        *self = Leadership::new(std::mem::take(&mut self.base));
+        let acquisitions = self.acquisitions;
+        *self = Leadership { acquisitions, ..Leadership::new(std::mem::take(&mut self.base)) };
     }
 
     fn renew_row(&mut self, lease: Duration, now: &dyn Fn() -> Ticks) -> Result<(), Failure> {
@@ -188,7 +195,7 @@ impl Leadership {
         };
         if let Some(number) = moved(&table, lease, || acquire(&table, &me, lease))? {
             self.acquisitions += 1;
-            self.last_term = number;
+            self.last_term = self.last_term.max(number);
             self.me = me;
             self.stand(Standing::stamped(number, started, lease), lease);
             say::log(match table.shared {
@@ -332,7 +339,12 @@ fn moved<T>(
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     match table.shared {
-        true => timeouts::limited(lease / 3, || in_transaction(work)),
+        true => {
+            exit::sweeping(table.oid);
+            let outcome = timeouts::limited(lease / 3, || in_transaction(work));
+            exit::sweeping(pg_sys::InvalidOid);
+            outcome
+        }
         false => in_transaction(work),
     }
 }

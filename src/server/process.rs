@@ -1,7 +1,7 @@
 //! The launcher and the worker as processes: signals, session, memory, and how they wait.
 
 use super::clock::ticks;
-use super::{exit, timeouts, title};
+use super::{errcode, exit, timeouts, title};
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
@@ -30,10 +30,12 @@ unsafe extern "C-unwind" fn leave(signal: c_int) {
 /// What tells a worker to leave for good. SIGTERM would have it started afresh.
 pub const LEAVE: c_int = pg_sys::SIGUSR2 as c_int;
 
+/// Installs the handlers; `leaves`: this process can be told to leave for good.
+///
 /// SIGTERM is handled as in an ordinary backend: the next check for interrupts, also inside a
 /// statement or a lock wait, ends the process, and no function can catch that. SIGINT stays as
 /// PostgreSQL set it: it cancels the statement.
-pub fn install_signals() {
+pub fn install_signals(leaves: bool) {
     // SAFETY: signals are still blocked, and these handlers only set flags and a latch.
     unsafe {
         #[cfg(not(feature = "pg18"))]
@@ -41,7 +43,9 @@ pub fn install_signals() {
         #[cfg(feature = "pg18")]
         use pg_sys::pqsignal_be as pqsignal;
         pqsignal(pg_sys::SIGTERM as c_int, Some(terminate));
-        pqsignal(LEAVE, Some(leave));
+        if leaves {
+            pqsignal(LEAVE, Some(leave));
+        }
         pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
@@ -88,7 +92,10 @@ pub fn pin(name: &CStr, value: &CStr) {
 pub fn connect(database: pg_sys::Oid) {
     // SAFETY: the first thing a worker does with its database; ends the process when it cannot.
     unsafe {
+        // On the way out it must be known why there was no way in.
+        let watch = errcode::Watch::begin();
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        drop(watch);
         exit::prepare();
         make_way_for_others();
         pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());

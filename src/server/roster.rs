@@ -3,7 +3,7 @@
 //! It lies in shared memory, so that a launcher that was started afresh finds the workers of the
 //! one before, and any session can tell it something.
 
-use super::board;
+use super::{board, starter};
 use crate::decide::fleet::DatabaseId;
 use pgrx::pg_sys;
 use std::ffi::c_int;
@@ -96,7 +96,9 @@ pub fn wake_launcher() {
 pub fn order(database: DatabaseId) -> bool {
     let ordered = change(|roster| {
         let entry = roster.find_or_make(database)?;
-        entry.pid = 0;
+        if !alive(entry.pid) {
+            entry.pid = 0;
+        }
         entry.finding = Finding::Ordered;
         Some(())
     });
@@ -108,7 +110,7 @@ pub fn order(database: DatabaseId) -> bool {
 pub fn enter(database: DatabaseId, pid: c_int) -> bool {
     let entered = change(|roster| {
         let entry = roster.find_or_make(database)?;
-        if entry.stopped || (entry.pid != 0 && alive(entry.pid)) {
+        if entry.stopped || (entry.pid != pid && alive(entry.pid)) {
             return None;
         }
         entry.pid = pid;
@@ -121,6 +123,7 @@ pub fn enter(database: DatabaseId, pid: c_int) -> bool {
 /// What the worker of `database` has found.
 pub fn found(database: DatabaseId, finding: Finding) {
     change(|roster| roster.find(database).map(|entry| entry.finding = finding));
+    wake_launcher();
 }
 
 /// The worker of `database`, process `pid`, is gone.
@@ -183,8 +186,18 @@ pub fn forget(database: DatabaseId) {
     });
 }
 
-/// Whether process `pid` of this server lives.
+/// Forgets what was said of databases that are gone.
+pub fn retain(exists: impl Fn(DatabaseId) -> bool) {
+    change(|roster| {
+        for entry in &mut roster.entries {
+            if entry.database != 0 && entry.pid == 0 && !exists(entry.database) {
+                *entry = FREE;
+            }
+        }
+    });
+}
+
+/// Whether there is a process `pid`. A worker that is starting is not known to PostgreSQL yet.
 pub fn alive(pid: c_int) -> bool {
-    // SAFETY: looks through the processes of this server.
-    unsafe { !pg_sys::BackendPidGetProc(pid).is_null() }
+    pid != 0 && starter::exists(pid)
 }

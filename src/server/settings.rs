@@ -1,6 +1,6 @@
 //! The `pg_reaper.*` settings.
 
-use super::encoding::decode;
+use super::encoding::neutral;
 use crate::decide::config::{Leadership, Settings};
 use crate::decide::databases::Databases;
 use pgrx::pg_sys::AsPgCStr;
@@ -174,7 +174,7 @@ pub fn read() -> Settings {
             LeadershipSetting::lease => Leadership::Lease,
             LeadershipSetting::advisory => Leadership::Advisory,
         },
-        lease_table: LEASE_TABLE.get().map(|name| decode(&name)).unwrap_or_default().trim().into(),
+        lease_table: LEASE_TABLE.get().map(|name| neutral(&name)).unwrap_or_default().trim().into(),
         stuck_timeout: optional(Duration::from_secs(u64::from(STUCK_TIMEOUT.get().unsigned_abs()))),
         batch_size: BATCH_SIZE.get().unsigned_abs() as usize,
         lock_timeout: millis(LOCK_TIMEOUT.get()),
@@ -185,7 +185,7 @@ pub fn read() -> Settings {
 
 /// The databases that get a worker.
 pub fn databases() -> Databases {
-    let list = DATABASES.get().map(|list| decode(&list)).unwrap_or_default();
+    let list = DATABASES.get().map(|list| neutral(&list)).unwrap_or_default();
     // What cannot be read was refused when it was set.
     Databases::read(&list).unwrap_or(Databases::All)
 }

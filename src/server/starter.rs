@@ -78,6 +78,12 @@ pub fn start(order: Order) -> Option<Started> {
     }
 }
 
+/// Whether there is a process `pid`.
+pub fn exists(pid: c_int) -> bool {
+    // SAFETY: signal 0 is none; it only asks.
+    unsafe { kill(pid, 0) == 0 }
+}
+
 /// Tells the worker that is process `pid` to leave for good, unless it is no worker of ours.
 pub fn tell_to_leave(pid: c_int) {
     // SAFETY: a string of PostgreSQL's, or null; and a signal that our workers have a handler for.

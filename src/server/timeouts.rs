@@ -76,18 +76,22 @@ pub fn limited<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// Runs `work` on the way out of the process. PostgreSQL takes no interrupt there; where `work`
-/// runs what somebody else has made, it must end all the same, so then it gets half a second until
-/// it is cut off, which is a fatal error, and goes on with the way out.
-pub fn at_exit<T>(anothers: bool, work: impl FnOnce() -> T) -> T {
-    // SAFETY: reads a flag of this process.
-    if !anothers || !unsafe { pg_sys::proc_exit_inprogress } {
+/// Runs `work`, which gives back a lease: in bounded time where it runs what somebody else has
+/// made. On the way out of the process PostgreSQL takes no interrupt; there it gets half a second
+/// until it is cut off, which is a fatal error, and the way out goes on.
+pub fn release<T>(anothers: bool, limit: Duration, work: impl FnOnce() -> T) -> T {
+    if !anothers {
         return work();
+    }
+    // SAFETY: reads a flag of this process.
+    if !unsafe { pg_sys::proc_exit_inprogress } {
+        return limited(limit, work);
     }
     let id = SECOND_STRIKE.load(Ordering::Relaxed);
     // SAFETY: the timer is registered, and disarmed below; interrupts were held by the beginning of
     // the exit alone, which no transaction depends on.
     unsafe {
+        disable_timeout(STATEMENT_TIMEOUT, false);
         let held = pg_sys::InterruptHoldoffCount;
         pg_sys::InterruptHoldoffCount = 0;
         enable_timeout_every(id, server_now() + 500_000, 500);

@@ -1,6 +1,6 @@
 //! What an operator sees of a process in `ps` and in `pg_stat_activity`.
 
-use super::encoding::encode;
+use super::encoding::reportable;
 use pgrx::pg_sys;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ static WAIT_EVENT: AtomicU32 = AtomicU32::new(0);
 
 /// Shows `text` behind the name of the process in `ps`.
 pub fn show(text: &str) {
-    let text = encode(text);
+    let text = CString::new(reportable(text)).unwrap_or_default();
     // SAFETY: a NUL-terminated string, of which PostgreSQL makes a copy.
     unsafe {
         #[cfg(feature = "pg15")]
@@ -25,7 +25,7 @@ pub fn activity(text: Option<&str>) {
         Some(_) => pg_sys::BackendState::STATE_RUNNING,
         None => pg_sys::BackendState::STATE_IDLE,
     };
-    let text = text.map(encode).unwrap_or_else(|| CString::from(c""));
+    let text = CString::new(text.map(reportable).unwrap_or_default()).unwrap_or_default();
     // SAFETY: a NUL-terminated string, of which PostgreSQL makes a copy.
     unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) };
 }

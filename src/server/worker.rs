@@ -52,7 +52,7 @@ impl From<pg_sys::Datum> for Order {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_reaper_worker_main(argument: pg_sys::Datum) {
     let order = Order::from(argument);
-    process::install_signals();
+    process::install_signals(true);
     exit::prepare_early(order.by_launcher.then_some(order.database));
     // SAFETY: reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
@@ -292,7 +292,7 @@ fn own_database() -> String {
         // SAFETY: looks into the catalogue, in a transaction; a palloc'd string or null.
         let name = unsafe { pg_sys::get_database_name(pg_sys::MyDatabaseId) };
         // SAFETY: NUL-terminated, as PostgreSQL made it.
-        Ok((!name.is_null()).then(|| encoding::decode(unsafe { CStr::from_ptr(name) })))
+        Ok((!name.is_null()).then(|| encoding::neutral(unsafe { CStr::from_ptr(name) })))
     });
     name.ok().flatten().unwrap_or_default()
 }
@@ -304,5 +304,6 @@ fn leader_id(database: &str, pid: c_int, started: i64) -> String {
     let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
     // SAFETY: reads a variable of this process.
     let port = unsafe { pg_sys::PostPortNumber };
-    format!("{host}:{port}/{database}/{pid}@{}", iso(started))
+    // It is written into a row of this database, which may not have every character.
+    encoding::reportable(&format!("{host}:{port}/{database}/{pid}@{}", iso(started)))
 }

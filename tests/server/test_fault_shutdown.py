@@ -77,6 +77,8 @@ def test_the_server_stops_promptly_and_nothing_is_lost(
     server.stop(mode, timeout=AT_ONCE)
     assert f"pg_reaper released term {before.term}: the worker is leaving" in server.log()
     assert "was terminated by signal" not in server.log()
+    # From now on whoever tidies up is let through.
+    server.configure({"deadlock_timeout": "100ms"})
     server.start()
     if "holder" in {name for (name,) in server.query("SELECT gid FROM pg_prepared_xacts")}:
         server.execute("ROLLBACK PREPARED 'holder'")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness import Server, wait_until
-from harness.reaper import statuses
 from scenery import log
 from scenery.fleet import make_database, until_leading, until_served, workers
 
@@ -25,15 +24,6 @@ def test_databases_that_were_stopped_and_dropped_take_no_room(make_server: Calla
     until_leading(server, "last")
     until_served(server, ["last", "postgres"])
     assert log.warnings(server.log(), "no worker slot is free") == []
-
-
-def test_an_extension_that_was_stopped_and_dropped_is_told_of_no_more(server: Server) -> None:
-    make_database(server, "other")
-    until_leading(server, "other", "postgres")
-    server.execute("SELECT pg_reaper_stop()", "DROP EXTENSION pg_reaper", dbname="other")
-    wait_until(
-        lambda: [row.database for row in statuses(server)], lambda told: told == ["postgres"], "the row to be gone"
-    )
 
 
 def test_an_extension_that_is_created_anew_after_a_stop_is_not_silently_without_a_worker(server: Server) -> None:
