@@ -31,7 +31,8 @@ class OutsideReaper:
         lease = scene.lease
         self.take = (
             f"UPDATE {lease} SET leader = '{ME}', acquired_at = clock_timestamp()"
-            f" WHERE id = 1 AND (leader IN ('{ME}', '') OR acquired_at < clock_timestamp() - interval '{WINDOW_SECONDS} s') RETURNING 1"
+            f" WHERE id = 1 AND (leader IN ('{ME}', '')"
+            f" OR acquired_at < clock_timestamp() - interval '{WINDOW_SECONDS} s') RETURNING 1"
         )
         self.release = f"UPDATE {lease} SET leader = '' WHERE id = 1 AND leader = '{ME}'"
         self.delete = "DELETE FROM public.pg_barrier_state WHERE expires_at < now()"

@@ -16,6 +16,7 @@ from harness.waiting import wait_until
 
 TABLE = "public.pg_orchestrator_lock"
 OWNER = "app"
+LEASE_COLUMNS = "id integer, leader text DEFAULT '', acquired_at timestamptz DEFAULT now()"
 
 SHARED = {"pg_reaper.lease_table": TABLE}
 
@@ -38,8 +39,7 @@ def make_lease_table(server: Server, table: str = TABLE) -> None:
         f"GRANT CREATE ON SCHEMA public TO {OWNER}",
     )
     server.execute(
-        f"CREATE TABLE {table} (id integer PRIMARY KEY, leader text NOT NULL DEFAULT '',"
-        " acquired_at timestamptz NOT NULL DEFAULT now())",
+        f"CREATE TABLE {table} ({LEASE_COLUMNS}, PRIMARY KEY (id))",
         f"INSERT INTO {table} (id) VALUES (1)",
         user=OWNER,
     )

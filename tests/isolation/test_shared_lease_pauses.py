@@ -6,6 +6,7 @@ the commits, which knows nothing of locks.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from harness import Server, wait_until
 from harness.outside_reaper import (
-    SHARED, OutsideReaper, Reaping, is_reapers, make_lease_table, wait_for_reaper, watch_moves, watch_reaping,
+    SHARED, Move, OutsideReaper, Reaping, is_reapers, make_lease_table, wait_for_reaper, watch_moves, watch_reaping,
 )  # fmt: skip
 from harness.reaper import status
 
@@ -28,9 +29,12 @@ SETTINGS = {
     "pg_reaper.interval": "50ms",
     "pg_reaper.lease_duration": "1s",
     "track_commit_timestamp": "on",
-    "max_locks_per_transaction": "64",
+    "pg_reaper.log_limit": "0",
+    "pg_reaper.batch_size": "3",
 }
-OUTSIDE_TERMS, REAPER_TERMS = 4, 4
+
+# What a run must have seen before it means something.
+OUR_TERMS, ITS_TERMS, LOST_BY_IT = 4, 4, 2
 
 
 class Erratic(threading.Thread):
@@ -41,7 +45,7 @@ class Erratic(threading.Thread):
         self.outside = OutsideReaper(server, WINDOW)
         self.random = random.Random(seed)
         self.enough = threading.Event()
-        self.lost = self.released = 0
+        self.acquired = self.lost = 0
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -58,15 +62,16 @@ class Erratic(threading.Thread):
         """One holding of the lease, to its release, or until it is found lost."""
         if not self.outside.acquire():
             return self.pause(WINDOW / 20)
+        self.acquired += 1
         for _ in range(self.random.randint(0, 3)):
             # Mostly in time, and now and then far too late.
-            self.pause(WINDOW * self.random.choice((0.3, 0.3, 2)))
+            self.pause(WINDOW * self.random.choice((0.3, 0.3, 4)))
             if not self.outside.renew():
                 self.lost += 1
                 return
         self.pause(WINDOW / 3)
-        self.released += self.outside.release()
-        self.pause(WINDOW)
+        self.outside.release()
+        self.pause(WINDOW / 2)
 
 
 class Commit:
@@ -92,60 +97,67 @@ def terms(commits: list[Commit]) -> list[str]:
     """Who held the lease, one entry for each time that it changed hands."""
     hands = [""]
     for commit in commits:
-        if commit.change.leader != hands[-1]:
+        if isinstance(commit.change, Move) and commit.change.leader != hands[-1]:
             hands.append(commit.change.leader)
     return [leader for leader in hands if leader]
 
 
-@pytest.mark.parametrize("worker_pauses", [False, True], ids=["the other pauses", "both pause"])
+def terminate(pid: int, _pause: float) -> None:
+    """Its successor comes a second later; until then the lease is free."""
+    os.kill(pid, signal.SIGTERM)
+
+
+def freeze(pid: int, pause: float) -> None:
+    """It stands still wherever it is."""
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(pause, os.kill, [pid, signal.SIGCONT]).run()
+
+
+@pytest.mark.parametrize("disturb", [terminate, freeze])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_pg_reaper_commits_no_batch_while_the_lease_of_the_other_is_fresh(
-    make_server: Callable[..., Server], seed: int, worker_pauses: bool
+    make_server: Callable[..., Server], seed: int, disturb: Callable[[int, float], None]
 ) -> None:
-    server = make_server({**SETTINGS, "pg_reaper.batch_size": "3"})
+    server = make_server(SETTINGS)
     make_lease_table(server)
     wait_for_reaper(server)
     moves, reapings = watch_moves(server), watch_reaping(server)
-    dice = random.Random(seed)
+    session, dice, armed = server.connect(), random.Random(seed), itertools.count()
     erratic = Erratic(server, seed)
     erratic.start()
-    armed = 0
 
     def go_on() -> tuple[int, int, int]:
-        nonlocal armed
-        server.query(
+        names = [f"b{next(armed)}" for _ in range(5)]
+        session.execute(
             "INSERT INTO pg_barrier_state (execution_id, remaining, created_at, expires_at)"
-            " SELECT 'b' || n, 1, now() - interval '1 day', now() FROM generate_series(%s::int, %s::int) AS n",
-            [armed, armed + 4],
+            " SELECT id, 1, now() - interval '1 day', now() FROM unnest(%s::text[]) AS id",
+            [names],
         )
-        armed += 5
-        if worker_pauses and dice.random() < 0.1:
-            pid = status(server).pid
-            os.kill(pid, signal.SIGSTOP)
-            erratic.enough.wait(dice.uniform(0, 2 * WINDOW.total_seconds()))
-            os.kill(pid, signal.SIGCONT)
+        leader = status(server)
+        if leader and leader.state == "leader" and dice.random() < 0.1:
+            disturb(leader.pid, dice.uniform(0, 2 * WINDOW.total_seconds()))
         assert erratic.error is None, erratic.error
-        held = terms(in_order(server, moves()))
-        ours = len([leader for leader in held if is_reapers(leader)])
-        return ours, len(held) - ours, erratic.lost
+        (ours,) = session.execute("SELECT count(DISTINCT leader) FROM moves WHERE leader LIKE '%#%'").fetchone()
+        return ours, erratic.acquired, erratic.lost
 
     try:
         wait_until(
             go_on,
-            lambda seen: seen[0] >= REAPER_TERMS and seen[1] >= OUTSIDE_TERMS and seen[2] > 0,
-            "enough changes of hands (ours, the other's, lost by it)",
-            60,
+            lambda seen: seen[0] >= OUR_TERMS and seen[1] >= ITS_TERMS and seen[2] >= LOST_BY_IT,
+            "the lease to change hands often (terms of ours, terms of the other's, lost by it)",
+            90,
         )
     finally:
         erratic.enough.set()
         erratic.join()
-    assert len(reapings()) > 0
-    assert_fenced(server, reapings(), in_order(server, moves() + reapings()))
-    ours = [leader for leader in terms(in_order(server, moves())) if is_reapers(leader)]
+    commits = in_order(server, [*moves(), *reapings()])
+    assert len({reaping.leader for reaping in reapings()}) > 1
+    assert_fenced(reapings(), commits)
+    ours = [leader for leader in terms(commits) if is_reapers(leader)]
     assert len(set(ours)) == len(ours), f"an id came twice: {ours}"
 
 
-def assert_fenced(server: Server, reapings: list[Reaping], commits: list[Commit]) -> None:
+def assert_fenced(reapings: list[Reaping], commits: list[Commit]) -> None:
     # Within the transaction that deleted it.
     wrong = [reaping for reaping in reapings if not is_reapers(reaping.leader, reaping.pid)]
     assert not wrong, wrong

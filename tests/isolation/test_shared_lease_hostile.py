@@ -1,0 +1,159 @@
+"""Mallory owns the shared lease table: what she hangs on it runs with each move of pg_reaper's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness import Server, wait_until
+from harness.outside_reaper import LEASE_COLUMNS, is_reapers, shared_lease, watch_reaping
+from harness.reaper import AT_ONCE, barriers, lease, overdue, status, wait_for, wait_for_cycles, wait_until_reaped
+from scenery import log, mallory
+
+TABLE = "hers.lock"
+
+# Ways to more power than hers.
+DEEDS = {
+    "superuser": "ALTER ROLE mallory SUPERUSER",
+    "reset role": "RESET ROLE; ALTER ROLE mallory SUPERUSER",
+    "session authorization": "SET SESSION AUTHORIZATION DEFAULT; ALTER ROLE mallory SUPERUSER",
+    "secret": "PERFORM word FROM public.secret",
+    "the lease of pg_reaper": "UPDATE public.pg_reaper_lease SET leader = 'mallory'",
+    "a program": "COPY (SELECT 1) TO PROGRAM 'true'",
+    "temporary function": "CREATE FUNCTION pg_temp.text(integer) RETURNS text LANGUAGE sql AS 'SELECT 1'",
+}
+
+SLEEP = "PERFORM pg_sleep(600);"
+SWALLOW = "LOOP BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;"
+CAUGHT = "BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END;"
+
+# What keeps a stamp from being made, in minutes or at all.
+HINDRANCES = {
+    "a trigger that sleeps": [SLEEP],
+    "a trigger that swallows the cancellation again and again": [SWALLOW],
+    "a trigger that swallows the cancellation": [CAUGHT],
+    "a trigger that raises": ["RAISE EXCEPTION 'no';"],
+    "a trigger that drops the update": ["RETURN NULL;"],
+    "a trigger that ends the worker": ["SET exit_on_error = on; RAISE EXCEPTION 'fatal';"],
+    "a check that sleeps": f"ALTER TABLE {TABLE} ADD CHECK (leader = '' OR hers.sleeps())",
+    "an index that sleeps": f"CREATE INDEX ON {TABLE} (hers.sleeps()) WHERE leader <> ''",
+    "a rule": f"CREATE RULE r AS ON UPDATE TO {TABLE} DO INSTEAD NOTHING",
+    "a deferred trigger": f"CREATE CONSTRAINT TRIGGER evil AFTER UPDATE ON {TABLE} DEFERRABLE INITIALLY DEFERRED"
+    " FOR EACH ROW EXECUTE FUNCTION hers.nothing()",
+}
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server]) -> Server:
+    """Its worker is idle until it is enabled; her table is a lease like any other so far."""
+    server = make_server({
+        "pg_reaper.lease_table": TABLE, "pg_reaper.lease_duration": "3s", "pg_reaper.enabled": "off",
+    })  # fmt: skip
+    mallory.moves_in(server)
+    server.execute(
+        f"CREATE TABLE {TABLE} ({LEASE_COLUMNS})",
+        f"INSERT INTO {TABLE} VALUES (1)",
+        "CREATE FUNCTION hers.sleeps() RETURNS boolean IMMUTABLE LANGUAGE plpgsql"
+        " AS $$ BEGIN PERFORM pg_sleep(600); RETURN true; END $$",
+        "CREATE FUNCTION hers.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        user="mallory",
+    )
+    return server
+
+
+def hinder(server: Server, hindrance: str | list[str], when: str = "BEFORE UPDATE") -> None:
+    if isinstance(hindrance, str):
+        server.execute(hindrance, user="mallory")
+        return
+    server.execute(
+        f"CREATE FUNCTION hers.evil() RETURNS trigger LANGUAGE plpgsql AS $evil$ BEGIN {hindrance[0]} RETURN NEW; END $evil$",
+        f"CREATE TRIGGER evil {when} ON {TABLE} FOR EACH ROW EXECUTE FUNCTION hers.evil()",
+        user="mallory",
+    )
+
+
+def enable(server: Server) -> None:
+    server.set(**{"pg_reaper.enabled": "on"})
+
+
+def assert_no_power(server: Server) -> None:
+    assert server.value("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'") is False
+    assert lease(server).leader != "mallory"
+    notes = mallory.diary(server)
+    assert notes, "her code did not run"
+    assert {who for _, who, _ in notes} == {"mallory"}
+    assert all(note != "done" for note, _, _ in notes), notes
+
+
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS.keys())
+def test_her_triggers_have_no_power_but_hers_at_any_move(server: Server, deed: str) -> None:
+    hinder(server, [mallory.tries(deed)], "BEFORE UPDATE")
+    enable(server)
+    wait_for(server, "leader")  # acquired
+    renewed = len(mallory.diary(server)) + 2
+    wait_until(lambda: len(mallory.diary(server)), lambda n: n >= renewed, "renewals")
+    overdue(server, "due")
+    wait_until_reaped(server, "due")
+    server.set(**{"pg_reaper.enabled": "off"})
+    wait_until(lambda: shared_lease(server, TABLE).leader, "".__eq__, "the release")
+    assert_no_power(server)
+    server.restart()
+    assert_no_power(server)
+
+
+def test_her_deferred_triggers_do_not_run_as_somebody_else_at_commit(server: Server) -> None:
+    server.execute(
+        "CREATE FUNCTION hers.late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO hers.diary VALUES ('late', current_user, session_user); RETURN NULL; END $$",
+        f"CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON {TABLE} DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION hers.late()",
+        user="mallory",
+    )
+    enable(server)
+    wait_until(lambda: status(server), lambda row: row.errors > 1 or row.state == "leader", "moves")
+    assert {who for _, who, _ in mallory.diary(server)} <= {"mallory"}
+
+
+@pytest.mark.parametrize("hindrance", HINDRANCES.values(), ids=HINDRANCES.keys())
+def test_nothing_is_reaped_while_the_lease_cannot_be_taken_and_the_server_stops_promptly(
+    server: Server, hindrance: str | list[str]
+) -> None:
+    overdue(server, "due")
+    hinder(server, hindrance)
+    enable(server)
+    # Whether it lives through that or is ended and started afresh, it tries more than once.
+    tried = server.log_mark()
+    wait_until(
+        lambda: len(log.warnings(server.log_since(tried))) + server.log_since(tried).count(" FATAL: "),
+        lambda troubles: troubles >= 2,
+        "two tries",
+    )
+    assert barriers(server) == {"due"}
+    assert lease(server).term == 0, "it fell back on its own lease"
+    server.stop("fast", AT_ONCE)
+
+
+@pytest.mark.parametrize("hindrance", HINDRANCES.values(), ids=HINDRANCES.keys())
+def test_nothing_is_reaped_while_the_lease_cannot_be_renewed_and_it_goes_on_when_it_can(
+    server: Server, hindrance: str | list[str]
+) -> None:
+    reapings = watch_reaping(server, TABLE)
+    server.execute(f"GRANT SELECT ON {TABLE} TO PUBLIC; GRANT USAGE ON SCHEMA hers TO PUBLIC", user="mallory")
+    enable(server)
+    wait_for(server, "leader")
+    hinder(server, hindrance)
+    wait_until(lambda: status(server), lambda row: row is None or row.state != "leader", "it to be in doubt")
+    overdue(server, "due")
+    mark = server.log_mark()
+    wait_until(lambda: server.log_since(mark), lambda said: "WARNING" in said or "FATAL" in said, "one more try")
+    assert barriers(server) == {"due"}
+    server.execute(
+        f"DROP TRIGGER IF EXISTS evil ON {TABLE}; DROP RULE IF EXISTS r ON {TABLE};"
+        f" ALTER TABLE {TABLE} DROP CONSTRAINT IF EXISTS lock_leader_check, DROP CONSTRAINT IF EXISTS lock_check;"
+        " DROP INDEX IF EXISTS hers.lock_sleeps_idx",
+        user="mallory",
+    )
+    server.set(**{"pg_reaper.batch_size": "99"})  # A reload tries at once what is put off.
+    wait_until_reaped(server, "due")
+    assert all(is_reapers(reaping.leader, reaping.pid) for reaping in reapings())
