@@ -8,8 +8,8 @@ use crate::server::failure::Failure;
 use crate::server::policies;
 use crate::server::relation;
 use crate::server::sandbox::{self, Restriction};
+use crate::server::say;
 use crate::server::sql::{self, Arg, required};
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Watches a table of the application that follows the barrier protocol. Returns its policy's id.
@@ -132,15 +132,12 @@ fn advise_index(name: &str, relation: pg_sys::Oid) -> Result<(), Failure> {
     let statement = sql::statement(include_str!("../../sql/adopt/indexed.sql"));
     let indexed = sql::query(&statement, &[Arg::Oid(relation)], |row| Ok(row.bool(1)))?;
     if indexed != [Some(true)] {
-        ErrorReport::new(
-            PgSqlErrorCode::ERRCODE_WARNING,
-            format!("table {name} has no index that leads with expires_at"),
-            "pg_reaper_adopt",
-        )
-        .set_hint(format!(
+        let hint = format!(
             "Every sweep reads the whole table; run CREATE INDEX CONCURRENTLY ON {name} (expires_at);"
-        ))
-        .report(PgLogLevel::WARNING);
+        );
+        let message = format!("table {name} has no index that leads with expires_at");
+        let code = PgSqlErrorCode::ERRCODE_WARNING;
+        say::say(PgLogLevel::WARNING, code, &message, None, Some(&hint));
     }
     Ok(())
 }

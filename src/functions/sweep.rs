@@ -12,6 +12,7 @@ use crate::server::pass::{self, End, Host, Limits, Memory, Stop};
 use crate::server::policies::{self, Target};
 use crate::server::relation::hold_still;
 use crate::server::sandbox::{self, Restriction};
+use crate::server::say;
 use crate::server::settings;
 use crate::server::transaction::in_subtransaction;
 use pgrx::PgLogLevel;
@@ -74,7 +75,9 @@ fn targets(relation: Option<pg_sys::Oid>) -> Result<Vec<Target>, Failure> {
     targets.retain(|target| {
         let allowed = sandbox::may_act_for(caller, target.owner);
         if !allowed {
-            notice!("passing over table {}, whose owner you are not", target.name);
+            let message = format!("passing over table {}, whose owner you are not", target.name);
+            let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+            say::say(PgLogLevel::NOTICE, code, &message, None, None);
         }
         allowed
     });

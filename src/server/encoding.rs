@@ -19,6 +19,11 @@ fn database_encoding() -> c_int {
     unsafe { pg_sys::GetDatabaseEncoding() }
 }
 
+/// Whether the database is UTF-8.
+pub fn is_utf8() -> bool {
+    database_encoding() == UTF8
+}
+
 /// Whether text of the database is taken as it is: it is UTF-8, or nobody knows what.
 fn as_it_is(text: &CStr) -> bool {
     text.to_bytes().is_ascii() || matches!(database_encoding(), UTF8 | SQL_ASCII)

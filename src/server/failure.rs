@@ -92,8 +92,12 @@ impl From<CaughtError> for Failure {
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = caught;
+        let packed = errcode::of(report.sql_error_code());
+        if let Some([Some(message), detail, hint]) = errcode::words() {
+            return Failure { packed, message, detail, hint };
+        }
         Failure {
-            packed: errcode::of(report.sql_error_code()),
+            packed,
             message: report.message().to_owned(),
             detail: report.detail().map(str::to_owned),
             hint: report.hint().map(str::to_owned),

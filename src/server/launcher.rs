@@ -239,10 +239,12 @@ impl Launcher {
             say::say(
                 PgLogLevel::WARNING,
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                &format!(
-                    "pg_reaper: no worker slot is free, databases that wait for one: {}",
-                    self.fleet.waiting()
-                ),
+                &match self.fleet.waiting() {
+                    1 => "pg_reaper: no worker slot is free, and 1 database waits for one".into(),
+                    n => {
+                        format!("pg_reaper: no worker slot is free, and {n} databases wait for one")
+                    }
+                },
                 None,
                 Some(
                     "Databases take turns until there are enough; raise max_worker_processes, or name fewer in pg_reaper.databases.",

@@ -311,7 +311,7 @@ impl Leadership {
             Some(Sight::Missing) if self.table().is_none_or(|table| table.shared) => say::say(
                 PgLogLevel::WARNING,
                 PgSqlErrorCode::ERRCODE_WARNING,
-                "pg_reaper: there is no lease row, so nobody can lead",
+                "pg_reaper: the lease has no table or no row, so nobody can lead",
                 None,
                 Some(
                     "Make the table that pg_reaper.lease_table names, with its schema, and its one row; without the setting, create the extension anew.",

@@ -100,10 +100,14 @@ pub fn connect(database: pg_sys::Oid) {
         make_way_for_others();
         pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());
     }
+    pin_all();
+    timeouts::register();
+}
+
+fn pin_all() {
     for &(name, value) in PINNED {
         pin(name, value);
     }
-    timeouts::register();
 }
 
 /// Opens a session with no database, in which only what all databases share can be read.
@@ -114,6 +118,8 @@ pub fn connect_to_none() {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(none, none, 0);
         pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());
     }
+    // A serializable, deferrable transaction would wait for everybody else's.
+    pin_all();
 }
 
 /// Has the server treat this process as it treats an autovacuum worker, which must not stand in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from harness import Server, wait_until
@@ -36,7 +37,9 @@ def test_the_worker_reaps_barriers_without_progress_and_spares_those_with(make_s
     wait_until(server.log, lambda text: "stuck" in log.orphans(text), "the orphan in the log")
     message, record = log.orphans(server.log())["stuck"]
     assert record["rule"] == "stuck"
-    assert "no progress for 61." in message or "no progress for 62." in message, message
+    idle = re.search(r"no progress for ([\d.]+) s,", message)
+    # A minute and what the machine took to get there.
+    assert idle is not None and 61 <= float(idle[1]) < 120, message
 
 
 def test_the_setting_can_be_given_for_one_database(make_server: Callable[..., Server]) -> None:
