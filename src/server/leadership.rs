@@ -307,20 +307,31 @@ impl Leadership {
         if broken == self.complained {
             return;
         }
-        match &broken {
-            Some(Sight::Missing) if self.table().is_none_or(|table| table.shared) => say::say(
-                PgLogLevel::WARNING,
-                PgSqlErrorCode::ERRCODE_WARNING,
-                "pg_reaper: the lease has no table or no row, so nobody can lead",
-                None,
-                Some(
-                    "Make the table that pg_reaper.lease_table names, with its schema, and its one row; without the setting, create the extension anew.",
-                ),
+        let lease = match &self.of {
+            Some(object) if !object.setting.is_empty() => format!("the lease {}", object.setting),
+            _ => "the lease".into(),
+        };
+        let (what, hint) = match &broken {
+            None => {
+                say::log("pg_reaper: the lease is whole again");
+                self.complained = broken;
+                return;
+            }
+            Some(Sight::Doubled) => {
+                ("has more than one row, so nobody can lead", "Delete the others.")
+            }
+            Some(_) if self.table().is_some_and(|table| !table.shared) => {
+                ("row is gone", "Nothing is to be done: it is put back.")
+            }
+            Some(_) => (
+                "has no table or no row, so nobody can lead",
+                "Make the table that pg_reaper.lease_table names, with its schema, and its one \
+                 row; without the setting, create the extension anew.",
             ),
-            Some(Sight::Missing) => say::warn("pg_reaper: the lease row is gone"),
-            Some(_) => say::warn("pg_reaper: the lease has more than one row, so nobody can lead"),
-            None => say::log("pg_reaper: the lease is whole again"),
-        }
+        };
+        let code = PgSqlErrorCode::ERRCODE_WARNING;
+        let message = format!("pg_reaper: {lease} {what}");
+        say::say(PgLogLevel::WARNING, code, &message, None, Some(hint));
         self.complained = broken;
     }
 

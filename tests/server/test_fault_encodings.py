@@ -147,3 +147,20 @@ def test_the_status_can_be_read_from_every_database(server: Server, tongue: Tong
     assert "refused" in own
     if tongue.text:
         assert tongue.text in own or tongue.logged in own
+
+
+@each_tongue
+def test_a_lease_of_another_table_is_shared_whatever_its_name(server: Server, tongue: Tongue) -> None:
+    session = settle(server, tongue)
+    adopt(session, tongue)
+    shared = b'public."lease %b"' % tongue.word
+    session.execute(b"CREATE TABLE %b (id integer, leader text, acquired_at timestamptz)" % shared)
+    session.execute(b"INSERT INTO %b VALUES (1, '', now())" % shared)
+    session.execute(b"ALTER DATABASE tongue SET pg_reaper.lease_table = '%b'" % shared)
+    before = wait_for(server, "leader", database="tongue")
+    server.execute(f"SELECT pg_terminate_backend({before.pid})")
+    leader = b"SELECT leader FROM %b" % shared
+    wait_until(lambda: session.execute(leader).fetchone()[0], bool, "that lease to be taken")
+    arm(session, tongue, b"dead")
+    until_left(session, tongue, set())
+    assert wait_for(server, "leader", database="tongue").errors == 0
