@@ -25,6 +25,8 @@ pub struct Leadership {
     standing: Standing,
     /// The highest term seen, so that a row that was deleted is put back without reissuing one.
     last_term: i64,
+    /// Since when somebody keeps locked what we could have, and whether we have said so.
+    held_up: Option<(Ticks, bool)>,
     /// The broken state of the lease table that was complained about last.
     complained: Option<Sight>,
     /// What the standing refers to; `None` until there is an extension.
@@ -49,9 +51,41 @@ impl Leadership {
             acquisitions: 0,
             standing: Standing::Standby,
             last_term: 0,
+            held_up: None,
             complained: None,
             of: None,
         }
+    }
+
+    /// Whether the lease could not be had only because somebody holds it locked just now, which is
+    /// worth another try soon.
+    pub fn held_up(&self) -> bool {
+        self.held_up.is_some()
+    }
+
+    /// Notes whether somebody keeps locked what we could have; says so once it has lasted for a
+    /// whole lease, and once it is over.
+    fn note_held_up(&mut self, held_up: bool, now: Ticks, lease: Duration) {
+        self.held_up = match (held_up, self.held_up) {
+            (false, before) => {
+                if matches!(before, Some((_, true))) {
+                    say::log("pg_reaper: the lease is not locked by somebody else any more");
+                }
+                None
+            }
+            (true, None) => Some((now, false)),
+            (true, Some((since, false))) if now >= since + lease => {
+                let code = PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE;
+                let message = format!(
+                    "pg_reaper: somebody has held the lease locked for {:.0} s, so nobody can lead",
+                    (now - since).as_secs_f64()
+                );
+                let hint = "Look in pg_locks and pg_stat_activity for who holds its row or table; nothing is reaped until it lets go.";
+                say::say(PgLogLevel::WARNING, code, &message, None, Some(hint));
+                Some((since, true))
+            }
+            (true, before) => before,
+        };
     }
 
     /// Our id.
@@ -179,21 +213,28 @@ impl Leadership {
         };
         let sight = moved(&table, lease, || lease_row::look(&table))?;
         self.complain(&sight);
-        match &sight {
-            Sight::Row(row) => self.last_term = self.last_term.max(row.term),
+        let free = match &sight {
+            Sight::Row(row) => {
+                self.last_term = self.last_term.max(row.term);
+                claim(row, server_now(), lease).is_some()
+            }
             Sight::Missing if !table.shared => {
                 in_transaction(|| lease_row::restore(&table, self.last_term))?;
+                true
             }
-            _ => return Ok(()),
-        }
-        if matches!(&sight, Sight::Row(row) if claim(row, server_now(), lease).is_none()) {
+            _ => false,
+        };
+        if !free {
+            self.note_held_up(sight == Sight::Locked, started, lease);
             return Ok(());
         }
         let me = match table.shared {
             true => format!("{}#{}", self.base, self.acquisitions + 1),
             false => self.base.clone(),
         };
-        if let Some(number) = moved(&table, lease, || acquire(&table, &me, lease))? {
+        let acquired = moved(&table, lease, || acquire(&table, &me, lease))?;
+        self.note_held_up(acquired.is_none(), started, lease);
+        if let Some(number) = acquired {
             self.acquisitions += 1;
             self.last_term = self.last_term.max(number);
             self.me = me;

@@ -23,6 +23,10 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
 use std::ffi::{CStr, CString, c_int};
 use std::time::Duration;
 
+/// The soonest that a lease which was only locked is tried for again. `CREATE EXTENSION` lets go of
+/// its locks a moment after it has told of its commit.
+const SOON: Duration = Duration::from_millis(20);
+
 /// What a worker is started with.
 #[derive(Clone, Copy)]
 pub struct Order {
@@ -201,7 +205,8 @@ impl Worker {
         self.leadership.turn(&extension, settings, &ticks)?;
         if !self.leadership.acts(ticks()) {
             self.state = State::Standby;
-            return Ok(None);
+            let soon = ticks() + (settings.interval / 10).max(SOON);
+            return Ok(self.leadership.held_up().then_some(soon));
         }
         self.state = State::Leader;
         self.report();

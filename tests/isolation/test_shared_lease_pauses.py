@@ -150,9 +150,11 @@ def test_pg_reaper_commits_no_batch_while_the_lease_of_the_other_is_fresh(
     finally:
         erratic.enough.set()
         erratic.join()
-    commits = in_order(server, [*moves(), *reapings()])
-    assert len({reaping.leader for reaping in reapings()}) > 1
-    assert_fenced(reapings(), commits)
+    # In this order, since the worker goes on: each of these reapings comes after moves that are among those.
+    reaped = reapings()
+    commits = in_order(server, [*moves(), *reaped])
+    assert len({reaping.leader for reaping in reaped}) > 1
+    assert_fenced(reaped, commits)
     ours = [leader for leader in terms(commits) if is_reapers(leader)]
     assert len(set(ours)) == len(ours), f"an id came twice: {ours}"
 

@@ -51,10 +51,13 @@ def test_a_worker_that_finds_its_lease_locked_waits_without_sweeping_or_failing(
     after = wait_for_cycles(server, 3)
     assert (after.pid, after.state, after.errors) == (before.pid, "standby", 0)
     assert barriers(server) == {"due"}
+    said = "WARNING:  pg_reaper: somebody has held the lease locked for"
+    assert server.log().count(said) == 1, "it is said once, and not never"
     session.execute("ROLLBACK PREPARED 'holder'")
     wait_until_reaped(server, "due")
     assert status(server).pid == before.pid
     assert lease(server).term == 2
+    assert "the lease is not locked by somebody else any more" in server.log()
 
 
 @pytest.mark.parametrize("mode", ["fast", "smart"])
