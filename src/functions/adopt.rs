@@ -136,8 +136,7 @@ fn advise_index(name: &str, relation: pg_sys::Oid) -> Result<(), Failure> {
             "Every sweep reads the whole table; run CREATE INDEX CONCURRENTLY ON {name} (expires_at);"
         );
         let message = format!("table {name} has no index that leads with expires_at");
-        let code = PgSqlErrorCode::ERRCODE_WARNING;
-        say::say(PgLogLevel::WARNING, code, &message, None, Some(&hint));
+        say::warn_hint(PgSqlErrorCode::ERRCODE_WARNING, &message, &hint);
     }
     Ok(())
 }

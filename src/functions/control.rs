@@ -7,8 +7,7 @@ use crate::server::extension::Extension;
 use crate::server::failure::Failure;
 use crate::server::roster::{self, Finding};
 use crate::server::sandbox::{Restriction, as_owner};
-use crate::server::starter;
-use crate::server::worker::Order;
+use crate::server::starter::{self, Order};
 use crate::server::{announcement, board, catalog, lease_lock, say, settings, sql};
 use pgrx::prelude::*;
 use std::time::Duration;
@@ -42,26 +41,18 @@ fn pg_reaper_announce() {
                  a worker until the next restart: SELECT @schema@.pg_reaper_start(). Until then, \
                  SELECT @schema@.pg_reaper_sweep() reaps by hand.",
             );
-            warn(
+            say::warn_hint(
+                PgSqlErrorCode::ERRCODE_WARNING,
                 "pg_reaper is not in shared_preload_libraries, so no worker reaps anything",
                 &hint,
             );
         } else if !database.open || !settings::databases().allow(&database.name) {
             let refusal = Refusal::NotServed { database: database.name };
-            warn(&refusal.to_string(), &refusal.hint());
+            let code = PgSqlErrorCode::ERRCODE_WARNING;
+            say::warn_hint(code, &refusal.to_string(), &refusal.hint());
         }
         Ok(())
     })
-}
-
-fn tell(message: &str) {
-    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
-    say::say(PgLogLevel::NOTICE, code, message, None, None);
-}
-
-fn warn(message: &str, hint: &str) {
-    let code = PgSqlErrorCode::ERRCODE_WARNING;
-    say::say(PgLogLevel::WARNING, code, message, None, Some(hint));
 }
 
 fn own_database() -> catalog::Database {
@@ -80,14 +71,14 @@ fn start() -> Result<i32, Failure> {
     // Two who start one at the same time start one.
     lease_lock::serialize(&extension);
     if let Some(&pid) = workers()?.first() {
-        tell(&format!("the worker of this database is running already, as process {pid}"));
+        say::notice(&format!("the worker of this database is running already, as process {pid}"));
         return Ok(pid);
     }
     let database = own_database();
     let pid = if board::preloaded() { by_launcher(&database)? } else { by_ourselves(&database)? };
     let until = if board::preloaded() { "" } else { " until the server restarts" };
     let name = &database.name;
-    tell(&format!("the worker of database \"{name}\" has started, as process {pid}{until}"));
+    say::notice(&format!("the worker of database \"{name}\" has started, as process {pid}{until}"));
     Ok(pid)
 }
 
@@ -145,8 +136,8 @@ fn stop() -> Result<i32, Failure> {
     }
     let name = &database.name;
     match told.len() {
-        0 => tell(&format!("no worker of database \"{name}\" was running; none starts")),
-        _ => tell(&format!("the worker of database \"{name}\" has stopped")),
+        0 => say::notice(&format!("no worker of database \"{name}\" was running; none starts")),
+        _ => say::notice(&format!("the worker of database \"{name}\" has stopped")),
     }
     Ok(i32::try_from(told.len()).unwrap_or(i32::MAX))
 }

@@ -75,9 +75,7 @@ fn targets(relation: Option<pg_sys::Oid>) -> Result<Vec<Target>, Failure> {
     targets.retain(|target| {
         let allowed = sandbox::may_act_for(caller, target.owner);
         if !allowed {
-            let message = format!("passing over table {}, whose owner you are not", target.name);
-            let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
-            say::say(PgLogLevel::NOTICE, code, &message, None, None);
+            say::notice(&format!("passing over table {}, whose owner you are not", target.name));
         }
         allowed
     });

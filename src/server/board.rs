@@ -71,9 +71,10 @@ mod segment {
 
     static SEGMENT: AtomicPtr<Segment> = AtomicPtr::new(std::ptr::null_mut());
 
+    // SAFETY: only PostgreSQL calls it, once, with the memory of the segment.
     unsafe extern "C-unwind" fn init(memory: *mut c_void) {
         let segment = memory.cast::<Segment>();
-        // SAFETY: PostgreSQL calls this once, with as much memory as was asked for.
+        // SAFETY: as much memory as was asked for, which nobody else sees yet.
         unsafe {
             pg_sys::LWLockInitialize(&raw mut (*segment).lock, pg_sys::LWLockNewTrancheId());
             (&raw mut (*segment).board).write(EMPTY);

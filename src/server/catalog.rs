@@ -60,9 +60,3 @@ pub fn is_accessible(database: pg_sys::Oid) -> bool {
     };
     outcome != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
-
-/// A number between 0 and 1, not to be guessed.
-pub fn random() -> f64 {
-    // SAFETY: the generator of this process.
-    unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) }
-}

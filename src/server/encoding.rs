@@ -57,7 +57,8 @@ pub fn neutral(converted: &CStr) -> String {
     decoded
 }
 
-/// Text of Rust's as the database's. In a transaction, or in a process without one. A NUL, which the server's cannot have, is replaced.
+/// Text of Rust's as the database's. In a transaction. A NUL, which the server's cannot have, is
+/// replaced.
 pub fn encode(text: &str) -> CString {
     let mut bytes = Vec::with_capacity(text.len());
     for c in text.chars().map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }) {

@@ -25,7 +25,7 @@ pub struct Watch {
 
 impl Watch {
     pub fn begin() -> Watch {
-        LAST.store(0, Ordering::Relaxed);
+        forget();
         // SAFETY: the callback is boxed, so it stays where it is until `drop` takes it off the
         // stack again, on a return as on an unwinding.
         unsafe {
@@ -44,7 +44,16 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // SAFETY: watches are nested like the calls they surround.
         unsafe { pg_sys::error_context_stack = self.callback.previous };
+        // What was reported and did not end the statement belongs to no error to come.
+        if !std::thread::panicking() {
+            forget();
+        }
     }
+}
+
+fn forget() {
+    LAST.store(0, Ordering::Relaxed);
+    WORDS.take();
 }
 
 unsafe extern "C-unwind" fn note(_argument: *mut c_void) {

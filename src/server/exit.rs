@@ -4,31 +4,38 @@ use super::held::release_held;
 use super::status::Place;
 use super::{errcode, roster, say, settings, timeouts};
 use pgrx::{pg_guard, pg_sys};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-static SWEEPING: AtomicU32 = AtomicU32::new(0);
 /// Set while the lease is being given back: an error in there is fatal.
 static RELEASING: AtomicBool = AtomicBool::new(false);
 static TERMINATED: AtomicBool = AtomicBool::new(false);
 /// Told to leave for good: by `pg_reaper_stop()`, or by the launcher.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 static CONNECTED: AtomicBool = AtomicBool::new(false);
-/// The postmaster is not to start this worker afresh.
-static FOR_GOOD: AtomicBool = AtomicBool::new(false);
 /// The worker leaves because it has nothing to serve any more.
 static EXTENSION_GONE: AtomicBool = AtomicBool::new(false);
 /// The database that the launcher sent this process to; 0: it was not sent by the launcher.
 static SENT_TO: AtomicU32 = AtomicU32::new(0);
 
+/// Whose functions may be running.
+#[derive(Clone, Copy)]
+pub enum Functions {
+    /// Those of a watched table.
+    OfTable(pg_sys::Oid),
+    /// Those of a lease table that is another's.
+    OfLease(pg_sys::Oid),
+}
+
 thread_local! {
+    static RUNNING: Cell<Option<Functions>> = const { Cell::new(None) };
     static PLACE: RefCell<Option<&'static Place>> = const { RefCell::new(None) };
 }
 
-/// Notes whose functions may be running: those of this table, or none.
-pub fn sweeping(relation: pg_sys::Oid) {
-    SWEEPING.store(relation.to_u32(), Ordering::Relaxed);
+/// Notes whose functions may be running now.
+pub fn running(functions: Option<Functions>) {
+    RUNNING.set(functions);
 }
 
 /// Notes that somebody asked this process to end. Safe in a signal handler.
@@ -44,7 +51,8 @@ pub fn told_to_leave() {
 /// Leaves, between two transactions, if somebody said so.
 pub fn leave_if_told() {
     if LEAVING.load(Ordering::Relaxed) {
-        leave("it was told to");
+        say::log("pg_reaper worker leaves: it was told to");
+        end()
     }
 }
 
@@ -52,14 +60,6 @@ pub fn leave_if_told() {
 pub fn leave_without_extension(database: pg_sys::Oid) -> ! {
     EXTENSION_GONE.store(true, Ordering::Relaxed);
     roster::found(database.to_u32(), roster::Finding::NoExtension);
-    FOR_GOOD.store(true, Ordering::Relaxed);
-    end()
-}
-
-/// Ends this worker for good.
-fn leave(why: &str) -> ! {
-    say::log(format!("pg_reaper worker leaves: {why}"));
-    FOR_GOOD.store(true, Ordering::Relaxed);
     end()
 }
 
@@ -71,12 +71,11 @@ pub fn end() -> ! {
     unreachable!("proc_exit does not return")
 }
 
-/// The table whose function brought this process to its end: nobody asked for it, and it came in
-/// the middle of a batch. A function can do that by swallowing the cancellation, so that the
-/// second timer ends the process, or through a setting that makes an error fatal.
-fn culprit() -> Option<u32> {
-    let relation = SWEEPING.load(Ordering::Relaxed);
-    (relation != 0 && !TERMINATED.load(Ordering::Relaxed)).then_some(relation)
+/// Whose function brought this process to its end: nobody asked for it, and it came while one was
+/// running. A function can do that by swallowing the cancellation, so that the second timer ends
+/// the process, or through a setting that makes an error fatal.
+fn culprit() -> Option<Functions> {
+    RUNNING.get().filter(|_| !TERMINATED.load(Ordering::Relaxed))
 }
 
 /// Has [`last_words`] run when this process ends. Before it connects: the first to be registered is
@@ -102,8 +101,8 @@ unsafe extern "C-unwind" fn last_words(code: c_int, _argument: pg_sys::Datum) {
         // SAFETY: reads a variable of this process.
         roster::leave(sent_to, unsafe { pg_sys::MyProcPid });
     } else if code != 0
-        && (FOR_GOOD.load(Ordering::Relaxed)
-            || LEAVING.load(Ordering::Relaxed)
+        && (LEAVING.load(Ordering::Relaxed)
+            || EXTENSION_GONE.load(Ordering::Relaxed)
             || !CONNECTED.load(Ordering::Relaxed) && errcode::says_no_database())
     {
         // Only an exit code of 0 keeps the postmaster from starting it afresh.
@@ -136,20 +135,36 @@ unsafe extern "C-unwind" fn at_exit(_code: c_int, _argument: pg_sys::Datum) {
     if let Some(place) = place {
         place.leave(EXTENSION_GONE.load(Ordering::Relaxed));
     }
-    if let Some(relation) = culprit() {
-        let how = match timeouts::overruled() {
-            true => "swallowed the cancellation of its batch",
-            false => "ended the worker",
-        };
-        say::warn(format!(
-            "pg_reaper: a function of the table with OID {relation} {how}; the next worker leaves \
-             that table alone for a while"
-        ));
-        if let Some(place) = place {
-            place.blame(relation, &format!("a function of the table with OID {relation} {how}"));
-        }
+    if let Some(functions) = culprit() {
+        accuse(functions, place);
     }
     RELEASING.store(true, Ordering::Relaxed);
     release_held("the worker is leaving");
     RELEASING.store(false, Ordering::Relaxed);
+}
+
+/// Says whose function brought this process to its end.
+fn accuse(functions: Functions, place: Option<&Place>) {
+    let how = match timeouts::overruled() {
+        true => "swallowed the cancellation of its statement",
+        false => "ended the worker",
+    };
+    match functions {
+        Functions::OfTable(table) => {
+            let what = format!("a function of the table with OID {} {how}", table.to_u32());
+            say::warn(format!(
+                "pg_reaper: {what}; the next worker leaves that table alone for a while"
+            ));
+            if let Some(place) = place {
+                place.blame(table.to_u32(), &what);
+            }
+        }
+        Functions::OfLease(table) => {
+            let what = format!("a function of the lease table with OID {} {how}", table.to_u32());
+            say::warn(format!("pg_reaper: {what}; nobody can lead while it does"));
+            if let Some(place) = place {
+                place.tell_error(&what, "57P01");
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The worker as the host of a pass: each batch a transaction behind the fence.
 
 use super::clock::ticks;
+use super::exit::Functions;
 use super::failure::Failure;
 use super::leadership::{Fence, Leadership};
 use super::pass::{Host, Stop};
@@ -40,9 +41,9 @@ impl Fenced<'_> {
         settings: &Settings,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        exit::sweeping(target.relation);
+        exit::running(Some(Functions::OfTable(target.relation)));
         let outcome = timeouts::limited(settings.statement_limit(), || in_transaction(work));
-        exit::sweeping(pg_sys::InvalidOid);
+        exit::running(None);
         outcome
     }
 }

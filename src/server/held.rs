@@ -66,11 +66,6 @@ pub fn hold(held: Option<Held>) {
     HELD.set(held);
 }
 
-/// What is held now.
-pub fn now() -> Option<Held> {
-    HELD.with_borrow(Clone::clone)
-}
-
 /// Gives back whatever this process holds. Also at its end, outside any transaction.
 pub fn release_held(why: &str) {
     let Some(held) = HELD.take() else { return };

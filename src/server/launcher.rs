@@ -9,9 +9,8 @@ use super::catalog::{self, Database};
 use super::clock::ticks;
 use super::process::{self, nap, reload_if_pending};
 use super::roster::{self, Entry, Finding};
-use super::starter::{self, Started};
+use super::starter::{self, Order, Started};
 use super::transaction::in_transaction;
-use super::worker::Order;
 use super::{say, settings, status, title};
 use crate::decide::Ticks;
 use crate::decide::databases::Databases;
@@ -61,8 +60,8 @@ pub extern "C-unwind" fn pg_reaper_launcher_main(_argument: pg_sys::Datum) {
     loop {
         // SAFETY: nothing that one turn allocated is used by the next.
         unsafe { pg_sys::MemoryContextReset(memory) };
-        launcher.turn();
-        nap(launcher.next.saturating_sub(ticks()));
+        let next = launcher.turn();
+        nap(next.saturating_sub(ticks()));
         if reload_if_pending() {
             launcher.next_census = Ticks::ZERO;
         }
@@ -77,17 +76,16 @@ struct Launcher {
     /// Since when this launcher has missed workers that the one before had ordered.
     missing: HashMap<DatabaseId, Ticks>,
     next_census: Ticks,
-    next: Ticks,
     /// The names in `pg_reaper.databases` that no database has, as they were said last.
     unknown: Vec<String>,
     failing: bool,
 }
 
 impl Launcher {
-    /// One turn: who is there, who has come and gone, who is next.
-    fn turn(&mut self) {
+    /// One turn: who is there, who has come and gone, who is next. Returns when the next one is
+    /// due, if nothing happens before.
+    fn turn(&mut self) -> Ticks {
         if ticks() >= self.next_census {
-            self.next_census = ticks() + CENSUS;
             self.census();
         }
         let (entries, all) = roster::take();
@@ -111,10 +109,11 @@ impl Launcher {
         if self.fleet.relieved() {
             say::log("pg_reaper: every database has its worker again");
         }
-        self.next = self.fleet.wake(ticks()).min(self.next_census);
+        self.fleet.wake(ticks()).min(self.next_census)
     }
 
     fn census(&mut self) {
+        self.next_census = ticks() + CENSUS;
         let allowed = settings::databases();
         match in_transaction(|| Ok(catalog::databases())) {
             Err(failure) => {
@@ -146,17 +145,14 @@ impl Launcher {
         let missing = |name: &&String| !found.iter().any(|d| d.open && d.name == **name);
         let unknown: Vec<_> = names.iter().filter(missing).cloned().collect();
         if !unknown.is_empty() && unknown != self.unknown {
-            say::say(
-                PgLogLevel::WARNING,
+            say::warn_hint(
                 PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
                 &format!(
                     "pg_reaper.databases names what is no database to serve: {}",
                     unknown.join(", ")
                 ),
-                None,
-                Some(
-                    "Correct the name, or create the database: its worker starts by itself. Templates and databases that allow no connections are not served.",
-                ),
+                "Correct the name, or create the database: its worker starts by itself. Templates \
+                 and databases that allow no connections are not served.",
             );
         }
         self.unknown = unknown;
@@ -170,9 +166,11 @@ impl Launcher {
             self.next_census = Ticks::ZERO;
             self.fleet.announce(now, id);
         }
-        if entry.pid != 0 && !self.ended(entry) {
-            self.missing.remove(&id);
-            if !self.fleet.knows(id) {
+        if entry.finding == Finding::Unsent {
+            return roster::forget(id);
+        }
+        if !self.ended(entry) {
+            if entry.pid != 0 && !self.fleet.knows(id) {
                 starter::tell_to_leave(entry.pid);
             } else if entry.finding == Finding::Serving {
                 let news = self.fleet.serves(now, id);
@@ -182,12 +180,6 @@ impl Launcher {
             }
             return;
         }
-        if entry.finding == Finding::Unsent {
-            return roster::forget(id);
-        }
-        if !self.ended(entry) {
-            return self.fleet.expected(now, id);
-        }
         let asked = self.started.remove(&id).is_some_and(|started| started.asked_to_leave);
         self.missing.remove(&id);
         let outcome = match entry.finding {
@@ -196,7 +188,7 @@ impl Launcher {
             Finding::Serving => Outcome::Ended,
             Finding::Ordered | Finding::Unsent => Outcome::Failed,
         };
-        let news = self.fleet.gone(now, id, outcome, catalog::random());
+        let news = self.fleet.gone(now, id, outcome, jitter());
         self.say(news);
         roster::forget(id);
     }
@@ -236,8 +228,7 @@ impl Launcher {
         let turn = settings::read().interval.max(SHORTEST_TURN);
         let (makes_room, news) = self.fleet.no_slot(ticks(), turn);
         if news {
-            say::say(
-                PgLogLevel::WARNING,
+            say::warn_hint(
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                 &match self.fleet.waiting() {
                     1 => "pg_reaper: no worker slot is free, and 1 database waits for one".into(),
@@ -245,10 +236,8 @@ impl Launcher {
                         format!("pg_reaper: no worker slot is free, and {n} databases wait for one")
                     }
                 },
-                None,
-                Some(
-                    "Databases take turns until there are enough; raise max_worker_processes, or name fewer in pg_reaper.databases.",
-                ),
+                "Databases take turns until there are enough; raise max_worker_processes, or name \
+                 fewer in pg_reaper.databases.",
             );
         }
         if let Some(started) = makes_room.and_then(|id| self.started.get_mut(&id)) {
@@ -274,4 +263,10 @@ impl Launcher {
             )),
         }
     }
+}
+
+/// A number between 0 and 1 that another server would not draw at the same time.
+fn jitter() -> f64 {
+    // SAFETY: the generator of this process.
+    unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) }
 }

@@ -2,16 +2,17 @@
 //! transactions of their own, and said in the log.
 
 use super::clock::server_now;
+use super::complaints::Complaints;
 use super::extension::Extension;
 use super::failure::Failure;
 use super::held::{Held, Object, hold, release_held};
 use super::lease_table::LeaseTable;
+use super::moves::{acquire, moved, renew};
 use super::transaction::in_transaction;
-use super::{exit, lease_lock, lease_row, say, timeouts};
+use super::{lease_lock, lease_row, say};
 use crate::decide::Ticks;
 use crate::decide::config::{Leadership as Kind, Settings};
-use crate::decide::lease::{Reason, Sight, Standing, Term, Verdict, claim, judge, stamp_due};
-use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+use crate::decide::lease::{Reason, Sight, Standing, Verdict, claim, judge, stamp_due};
 use std::time::Duration;
 
 /// A worker's leadership.
@@ -25,10 +26,7 @@ pub struct Leadership {
     standing: Standing,
     /// The highest term seen, so that a row that was deleted is put back without reissuing one.
     last_term: i64,
-    /// Since when somebody keeps locked what we could have, and whether we have said so.
-    held_up: Option<(Ticks, bool)>,
-    /// The broken state of the lease table that was complained about last.
-    complained: Option<Sight>,
+    complaints: Complaints,
     /// What the standing refers to; `None` until there is an extension.
     of: Option<Object>,
 }
@@ -51,41 +49,14 @@ impl Leadership {
             acquisitions: 0,
             standing: Standing::Standby,
             last_term: 0,
-            held_up: None,
-            complained: None,
+            complaints: Complaints::default(),
             of: None,
         }
     }
 
-    /// Whether the lease could not be had only because somebody holds it locked just now, which is
-    /// worth another try soon.
+    /// Whether the lease could not be had only because somebody holds it locked just now.
     pub fn held_up(&self) -> bool {
-        self.held_up.is_some()
-    }
-
-    /// Notes whether somebody keeps locked what we could have; says so once it has lasted for a
-    /// whole lease, and once it is over.
-    fn note_held_up(&mut self, held_up: bool, now: Ticks, lease: Duration) {
-        self.held_up = match (held_up, self.held_up) {
-            (false, before) => {
-                if matches!(before, Some((_, true))) {
-                    say::log("pg_reaper: the lease is not locked by somebody else any more");
-                }
-                None
-            }
-            (true, None) => Some((now, false)),
-            (true, Some((since, false))) if now >= since + lease => {
-                let code = PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE;
-                let message = format!(
-                    "pg_reaper: somebody has held the lease locked for {:.0} s, so nobody can lead",
-                    (now - since).as_secs_f64()
-                );
-                let hint = "Look in pg_locks and pg_stat_activity for who holds its row or table; nothing is reaped until it lets go.";
-                say::say(PgLogLevel::WARNING, code, &message, None, Some(hint));
-                Some((since, true))
-            }
-            (true, before) => before,
-        };
+        self.complaints.held_up()
     }
 
     /// Our id.
@@ -133,20 +104,25 @@ impl Leadership {
         now: &dyn Fn() -> Ticks,
     ) -> Result<(), Failure> {
         let lease = settings.lease_duration;
+        let setting = &settings.lease_table;
         let table = match settings.leadership {
             Kind::Advisory => Ok(None),
-            Kind::Lease => in_transaction(|| LeaseTable::find(extension, &settings.lease_table)),
+            Kind::Lease if setting.is_empty() => Ok(LeaseTable::own(extension)),
+            Kind::Lease => in_transaction(|| LeaseTable::shared(setting)),
         };
-        if table.is_err() && self.of.as_ref().is_some_and(|of| of.setting != settings.lease_table) {
+        if table.is_err() && self.of.as_ref().is_some_and(|of| of.setting != *setting) {
             self.release("pg_reaper.lease_table names another table now");
         }
         let outcome = table.and_then(|table| {
-            self.about(Object {
-                extension: extension.clone(),
-                kind: settings.leadership,
-                setting: settings.lease_table.clone(),
-                table,
-            });
+            self.about(
+                Object {
+                    extension: extension.clone(),
+                    kind: settings.leadership,
+                    setting: setting.clone(),
+                    table,
+                },
+                lease,
+            );
             match settings.leadership {
                 Kind::Lease => self.turn_row(lease, now),
                 Kind::Advisory => self.turn_lock(extension, lease),
@@ -159,7 +135,7 @@ impl Leadership {
     }
 
     /// Leadership is about `object` from now on.
-    fn about(&mut self, object: Object) {
+    fn about(&mut self, object: Object, lease: Duration) {
         match &self.of {
             Some(before) if before.is(&object) => {}
             Some(before) if before.extension.oid != object.extension.oid => self.extension_gone(),
@@ -170,10 +146,11 @@ impl Leadership {
             Some(_) => self.release("leadership is taken otherwise now"),
             None => {}
         }
+        let renamed = self.table() != object.table.as_ref();
         self.of = Some(object);
-        // Under the name that the table has now.
-        if let Some(Held { lease_duration, .. }) = super::held::now() {
-            self.stand(self.standing.clone(), lease_duration);
+        if renamed {
+            // What is held is given back under the name that its table has now.
+            self.stand(self.standing.clone(), lease);
         }
     }
 
@@ -208,11 +185,11 @@ impl Leadership {
         }
         let started = now();
         let Some(table) = self.table().cloned() else {
-            self.complain(&Sight::Missing);
+            self.complaints.note(&Sight::Missing, self.of.as_ref());
             return Ok(());
         };
         let sight = moved(&table, lease, || lease_row::look(&table))?;
-        self.complain(&sight);
+        self.complaints.note(&sight, self.of.as_ref());
         let free = match &sight {
             Sight::Row(row) => {
                 self.last_term = self.last_term.max(row.term);
@@ -225,7 +202,7 @@ impl Leadership {
             _ => false,
         };
         if !free {
-            self.note_held_up(sight == Sight::Locked, started, lease);
+            self.complaints.note_held_up(sight == Sight::Locked, started, lease);
             return Ok(());
         }
         let me = match table.shared {
@@ -233,7 +210,7 @@ impl Leadership {
             false => self.base.clone(),
         };
         let acquired = moved(&table, lease, || acquire(&table, &me, lease))?;
-        self.note_held_up(acquired.is_none(), started, lease);
+        self.complaints.note_held_up(acquired.is_none(), started, lease);
         if let Some(number) = acquired {
             self.acquisitions += 1;
             self.last_term = self.last_term.max(number);
@@ -342,82 +319,9 @@ impl Leadership {
         self.stand(Standing::Standby, Duration::ZERO);
     }
 
-    /// Says once that the lease table is broken, and once that it has healed.
-    fn complain(&mut self, sight: &Sight) {
-        let broken = matches!(sight, Sight::Missing | Sight::Doubled).then(|| sight.clone());
-        if broken == self.complained {
-            return;
-        }
-        let lease = match &self.of {
-            Some(object) if !object.setting.is_empty() => format!("the lease {}", object.setting),
-            _ => "the lease".into(),
-        };
-        let (what, hint) = match &broken {
-            None => {
-                say::log("pg_reaper: the lease is whole again");
-                self.complained = broken;
-                return;
-            }
-            Some(Sight::Doubled) => {
-                ("has more than one row, so nobody can lead", "Delete the others.")
-            }
-            Some(_) if self.table().is_some_and(|table| !table.shared) => {
-                ("row is gone", "Nothing is to be done: it is put back.")
-            }
-            Some(_) => (
-                "has no table or no row, so nobody can lead",
-                "Make the table that pg_reaper.lease_table names, with its schema, and its one \
-                 row; without the setting, create the extension anew.",
-            ),
-        };
-        let code = PgSqlErrorCode::ERRCODE_WARNING;
-        let message = format!("pg_reaper: {lease} {what}");
-        say::say(PgLogLevel::WARNING, code, &message, None, Some(hint));
-        self.complained = broken;
-    }
-
     /// Gives the lease back, so that a standby takes over at once. Never waits for a lock.
     pub fn release(&mut self, why: &str) {
         release_held(why);
         self.standing = Standing::Standby;
-    }
-}
-
-/// Makes a move on the lease table. What another's constraints make of it ends in time, before
-/// trust in the lease does.
-fn moved<T>(
-    table: &LeaseTable,
-    lease: Duration,
-    work: impl FnOnce() -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    match table.shared {
-        true => {
-            exit::sweeping(table.oid);
-            let outcome = timeouts::limited(lease / 3, || in_transaction(work));
-            exit::sweeping(pg_sys::InvalidOid);
-            outcome
-        }
-        false => in_transaction(work),
-    }
-}
-
-fn renew(table: &LeaseTable, me: &str, term: &Term) -> Result<Verdict, Failure> {
-    let mut sight = lease_row::lock(table)?;
-    if sight == Sight::Locked && lease_row::look(table)? == Sight::Missing {
-        sight = Sight::Missing;
-    }
-    let verdict = judge(me, term, &sight);
-    if verdict == Verdict::Ours && !lease_row::stamp(table, me, term)? {
-        return Ok(Verdict::InDoubt);
-    }
-    Ok(verdict)
-}
-
-fn acquire(table: &LeaseTable, me: &str, lease: Duration) -> Result<Option<i64>, Failure> {
-    match lease_row::lock(table)? {
-        Sight::Row(row) if claim(&row, server_now(), lease).is_some() => {
-            lease_row::acquire(table, me, &row).map(Some)
-        }
-        _ => Ok(None),
     }
 }

@@ -33,11 +33,13 @@ fn sight(
     if !unsafe { pg_sys::ConditionalLockRelationOid(table.oid, mode as pg_sys::LOCKMODE) } {
         return Ok(Sight::Locked);
     }
-    match relation::lock(table.oid, mode) {
-        None => return Ok(Sight::Missing),
-        // Renamed, or given to another owner: it is looked for again before it is trusted.
-        Some(now) if !table.is(&now) => return Ok(Sight::Locked),
-        Some(_) => {}
+    if table.shared {
+        match relation::lock(table.oid, mode) {
+            None => return Ok(Sight::Missing),
+            // Renamed, or given to another owner: it is looked for again before it is trusted.
+            Some(now) if !table.is(&now) => return Ok(Sight::Locked),
+            Some(_) => {}
+        }
     }
     let statement = table.sql(template);
     let read = || {

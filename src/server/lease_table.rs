@@ -24,17 +24,18 @@ pub struct LeaseTable {
 }
 
 impl LeaseTable {
-    /// The table that `setting` names, or pg_reaper's own when it is empty; `None`: there is none
-    /// such now. In a transaction.
-    pub fn find(extension: &Extension, setting: &str) -> Result<Option<LeaseTable>, Failure> {
-        if setting.is_empty() {
-            return Ok(extension.lease_table.map(|oid| LeaseTable {
-                oid,
-                name: extension.sql("@schema@.pg_reaper_lease"),
-                owner: extension.owner,
-                shared: false,
-            }));
-        }
+    /// The table of pg_reaper's own; `None`: it was dropped.
+    pub fn own(extension: &Extension) -> Option<LeaseTable> {
+        extension.lease_table.map(|oid| LeaseTable {
+            oid,
+            name: extension.sql("@schema@.pg_reaper_lease"),
+            owner: extension.owner,
+            shared: false,
+        })
+    }
+
+    /// The table that `setting` names; `None`: there is none such now. In a transaction.
+    pub fn shared(setting: &str) -> Result<Option<LeaseTable>, Failure> {
         let statement = sql::statement(include_str!("../../sql/lease/find_shared.sql"));
         let found = sql::query(&statement, &[Arg::Text(setting)], |row| {
             let name = required(row.text(2), "name")?;
@@ -64,6 +65,6 @@ impl LeaseTable {
 
     /// Whether it is still what it was when it was found. It must be locked.
     pub fn is(&self, now: &super::relation::Now) -> bool {
-        !self.shared || (now.owner == self.owner && now.name == self.name)
+        now.owner == self.owner && now.name == self.name
     }
 }

@@ -18,7 +18,9 @@
 //! | `orphans` | logging what was reaped |
 //! | `lease_row`, `lease_lock` | the two kinds of leadership |
 //! | `lease_table` | the table of the first: our own, or another's |
+//! | `moves` | the moves on the lease row, each in a transaction |
 //! | `leadership` | acquire, renew, step down |
+//! | `complaints` | what is said of a lease that nobody can have |
 //! | `held` | what must be given back when the process ends |
 //! | `fenced` | the worker as the host of a pass: each batch behind the fence |
 //! | `rounds` | the worker's sweep: which policies are due, and what their failures mean |
@@ -40,6 +42,7 @@ pub mod announcement;
 pub mod board;
 pub mod catalog;
 pub mod clock;
+mod complaints;
 pub mod encoding;
 mod errcode;
 mod exit;
@@ -52,6 +55,7 @@ mod leadership;
 pub mod lease_lock;
 mod lease_row;
 mod lease_table;
+mod moves;
 mod orphans;
 pub mod pass;
 pub mod policies;

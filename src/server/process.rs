@@ -125,7 +125,7 @@ pub fn connect_to_none() {
 /// Has the server treat this process as it treats an autovacuum worker, which must not stand in
 /// anybody's way either: whoever has waited for a lock of ours for `deadlock_timeout` cancels what
 /// we do, and `DROP DATABASE` and its kin, which need a database without sessions, end us at once.
-unsafe fn make_way_for_others() {
+fn make_way_for_others() {
     // SAFETY: this is where PostgreSQL keeps the flag, twice, and the lock under which it is
     // changed (`PROC_IN_VACUUM` in `vacuum_rel`); ProcArrayLock is the fifth of the main locks.
     unsafe {

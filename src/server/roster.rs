@@ -41,7 +41,7 @@ const FREE: Entry =
 
 #[derive(Clone, Copy)]
 pub struct Roster {
-    /// 0: there is none now.
+    /// 0: there was none yet.
     launcher: c_int,
     entries: [Entry; ENTRIES],
     /// An announcement found no free entry: look everywhere.
@@ -69,19 +69,15 @@ fn change<T>(change: impl FnOnce(&mut Roster) -> T) -> Option<T> {
     board::change(|board| change(&mut board.roster))
 }
 
-/// The launcher is process `pid` from now on; 0: there is none.
+/// The launcher is process `pid` from now on.
 pub fn launcher_is(pid: c_int) {
     change(|roster| roster.launcher = pid);
 }
 
-/// The launcher's process, if there is one.
-pub fn launcher() -> Option<c_int> {
-    board::read(|board| board.roster.launcher).filter(|&pid| pid != 0)
-}
-
 /// Has the launcher look at the roster now.
 pub fn wake_launcher() {
-    let Some(pid) = launcher() else { return };
+    let launcher = board::read(|board| board.roster.launcher).filter(|&pid| pid != 0);
+    let Some(pid) = launcher else { return };
     // SAFETY: a process that has ended in the meantime has no entry, or its successor's latch is
     // set, which does no harm.
     unsafe {

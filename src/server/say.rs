@@ -16,6 +16,17 @@ pub fn warn(message: impl AsRef<str>) {
     say(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message.as_ref(), None, None);
 }
 
+/// A line at NOTICE, for whoever has called a function.
+pub fn notice(message: &str) {
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    say(PgLogLevel::NOTICE, code, message, None, None);
+}
+
+/// A line at WARNING with a hint at the remedy.
+pub fn warn_hint(code: PgSqlErrorCode, message: &str, hint: &str) {
+    say(PgLogLevel::WARNING, code, message, None, Some(hint));
+}
+
 /// A line with a hint at the remedy, or with details.
 pub fn say(
     level: PgLogLevel,

@@ -1,7 +1,6 @@
 //! Starting workers, and telling them to leave.
 
 use super::process::LEAVE;
-use super::worker::Order;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int};
 
@@ -12,6 +11,30 @@ unsafe extern "C" {
 
 /// What `pg_stat_activity` calls the workers.
 pub const WORKER: &CStr = c"pg_reaper worker";
+
+/// What a worker is started with.
+#[derive(Clone, Copy)]
+pub struct Order {
+    pub database: pg_sys::Oid,
+    /// By the launcher, which starts another one when this one ends.
+    pub by_launcher: bool,
+}
+
+const BY_LAUNCHER: usize = 1 << 32;
+
+impl From<Order> for pg_sys::Datum {
+    fn from(order: Order) -> Self {
+        let flag = if order.by_launcher { BY_LAUNCHER } else { 0 };
+        pg_sys::Datum::from(order.database.to_u32() as usize | flag)
+    }
+}
+
+impl From<pg_sys::Datum> for Order {
+    fn from(datum: pg_sys::Datum) -> Self {
+        let database = pg_sys::Oid::from(datum.value() as u32);
+        Order { database, by_launcher: datum.value() & BY_LAUNCHER != 0 }
+    }
+}
 
 /// A worker that this process has started.
 pub struct Started {

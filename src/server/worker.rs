@@ -13,6 +13,7 @@ use super::leadership::Leadership;
 use super::process::{self, pin, reload_if_pending, wait};
 use super::roster::{self, Finding};
 use super::rounds::{Rounds, Swept};
+use super::starter::Order;
 use super::status::{self, Place, State};
 use super::transaction::in_transaction;
 use super::{board, encoding, exit, say, settings, title};
@@ -26,30 +27,6 @@ use std::time::Duration;
 /// The soonest that a lease which was only locked is tried for again. `CREATE EXTENSION` lets go of
 /// its locks a moment after it has told of its commit.
 const SOON: Duration = Duration::from_millis(20);
-
-/// What a worker is started with.
-#[derive(Clone, Copy)]
-pub struct Order {
-    pub database: pg_sys::Oid,
-    /// By the launcher, which starts another one when this one ends.
-    pub by_launcher: bool,
-}
-
-const BY_LAUNCHER: usize = 1 << 32;
-
-impl From<Order> for pg_sys::Datum {
-    fn from(order: Order) -> Self {
-        let flag = if order.by_launcher { BY_LAUNCHER } else { 0 };
-        pg_sys::Datum::from(order.database.to_u32() as usize | flag)
-    }
-}
-
-impl From<pg_sys::Datum> for Order {
-    fn from(datum: pg_sys::Datum) -> Self {
-        let database = pg_sys::Oid::from(datum.value() as u32);
-        Order { database, by_launcher: datum.value() & BY_LAUNCHER != 0 }
-    }
-}
 
 /// The entry of the worker.
 #[pg_guard]
@@ -99,6 +76,8 @@ struct Worker {
     /// What was said of the versions last.
     skewed: Skew,
     state: State,
+    /// The state that `ps` shows.
+    shown: Option<State>,
 }
 
 impl Worker {
@@ -124,6 +103,7 @@ impl Worker {
             complained: None,
             skewed: Skew::None,
             state: State::Starting,
+            shown: None,
         };
         worker.take_up();
         worker
@@ -254,8 +234,10 @@ impl Worker {
     }
 
     /// Tells what this worker is now.
-    fn report(&self) {
-        title::show(&format!("{} {}", self.database, self.state.name()));
+    fn report(&mut self) {
+        if self.shown.replace(self.state) != Some(self.state) {
+            title::show(&format!("{} {}", self.database, self.state.name()));
+        }
         let (state, term) = (self.state, self.leadership.term().unwrap_or(0));
         let leader = status::Text::new(self.leadership.me());
         self.place.tell(|slot| {

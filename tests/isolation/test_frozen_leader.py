@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from harness import Server, wait_until
+from harness.frozen import frozen, frozen_at_rest
 from harness.reaper import (
     Gate, lease, overdue, wait_for, wait_until_reaped, waits_for_lock, watch_lease, watch_reaping,
 )  # fmt: skip
@@ -25,29 +24,6 @@ def server(make_server: Callable[..., Server]) -> Server:
     return make_server({**ROOM, "pg_reaper.lease_duration": f"{LEASE.seconds}s"})
 
 
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stops a process in its tracks, and lets it go on at the end."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        stat = Path(f"/proc/{pid}/stat")
-        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0], "T".__eq__, f"{pid} to be stopped")
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-@contextmanager
-def frozen_between_cycles(server: Server, pid: int) -> Iterator[None]:
-    """As ``frozen``, at a moment when the process holds no lock."""
-    for _ in range(100):
-        with frozen(pid):
-            if server.value("SELECT count(*) FROM pg_locks WHERE pid = %s", [pid]) == 0:
-                yield
-                return
-    raise AssertionError(f"{pid} is never at rest")
-
-
 def wait_until_stale(server: Server, lease: timedelta = LEASE) -> None:
     """Waits until the stamp of the lease is older than a lease."""
     age = "SELECT clock_timestamp() - acquired_at FROM pg_reaper_lease"
@@ -58,7 +34,7 @@ def test_a_frozen_leader_is_replaced_and_steps_down_when_it_goes_on(server: Serv
     first = wait_for_leader(server)
     (rival,) = start_twins(server)
     moves, reapings = watch_lease(server), watch_reaping(server)
-    with frozen_between_cycles(server, first):
+    with frozen_at_rest(server, first):
         last_stamp = lease(server).acquired_at
         overdue(server, "while it was frozen")
         wait_until_reaped(server, "while it was frozen")

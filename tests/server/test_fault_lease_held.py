@@ -77,3 +77,20 @@ def test_the_extension_waits_for_the_holder_alone(held: tuple[Server, psycopg.Co
     session.execute("ROLLBACK PREPARED 'holder'")
     server.execute("SET statement_timeout = '8s'", "DROP EXTENSION pg_reaper")
     wait_until(server.worker_pids, lambda pids: not pids, "the worker to leave", AT_ONCE)
+
+
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS.keys())
+def test_a_lease_that_was_locked_for_a_moment_is_not_left_for_a_whole_interval(
+    make_server: Callable[..., Server], lock: str
+) -> None:
+    # As CREATE EXTENSION holds its locks a moment longer than it takes the worker to come.
+    server = make_server({"pg_reaper.interval": "60s", "pg_reaper.lease_duration": "120s"})
+    pid = wait_for(server, "leader").pid
+    server.set(**{"pg_reaper.enabled": "off"})
+    wait_for(server, "disabled")
+    with server.connect(autocommit=False) as session:
+        session.execute(lock)
+        server.set(**{"pg_reaper.enabled": "on"})
+        wait_for(server, "standby")
+        session.rollback()
+    assert wait_for(server, "leader", timeout=30).pid == pid

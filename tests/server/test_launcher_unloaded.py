@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -53,6 +54,15 @@ def test_start_says_until_when_and_the_worker_sweeps(unloaded: Server) -> None:
         pid, [f"NOTICE: the worker of this database is running already, as process {pid}"]
     )  # fmt: skip
     assert workers(unloaded) == {pid: "postgres"}
+
+
+def test_two_who_start_one_at_the_same_time_start_one(unloaded: Server) -> None:
+    for _ in range(5):
+        with ThreadPoolExecutor(4) as pool:
+            started = list(pool.map(lambda _: start(unloaded), range(4)))
+        assert len(set(started)) == 1, "all are told of the same one"
+        assert workers(unloaded) == {started[0]: "postgres"}
+        assert call(unloaded, "pg_reaper_stop")[0] == 1
 
 
 def test_each_database_can_have_one(unloaded: Server) -> None:
