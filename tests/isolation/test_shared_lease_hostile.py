@@ -132,6 +132,17 @@ def test_nothing_is_reaped_while_the_lease_cannot_be_taken_and_the_server_stops_
     server.stop("fast", AT_ONCE)
 
 
+def test_a_function_that_ends_the_worker_is_named_as_one_of_the_lease_table(server: Server) -> None:
+    hinder(server, HINDRANCES["a trigger that ends the worker"])
+    enable(server)
+    oid = server.value(f"SELECT '{TABLE}'::regclass::oid")
+    said = f"a function of the lease table with OID {oid} ended the worker"
+    wait_until(lambda: log.warnings(server.log(), said), bool, "the accusation")
+    wait_until(lambda: status(server), lambda row: row and said in (row.last_error or ""), "it in the status")
+    # No watched table is left alone for it.
+    assert "leaves that table alone" not in server.log()
+
+
 @pytest.mark.parametrize("hindrance", HINDRANCES.values(), ids=HINDRANCES.keys())
 def test_nothing_is_reaped_while_the_lease_cannot_be_renewed_and_it_goes_on_when_it_can(
     server: Server, hindrance: str | list[str]

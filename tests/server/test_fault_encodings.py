@@ -166,11 +166,11 @@ def test_a_lease_of_another_table_is_shared_whatever_its_name(server: Server, to
     assert wait_for(server, "leader", database="tongue").errors == 0
 
 
-def test_a_notice_of_a_trigger_is_not_taken_for_the_words_of_a_later_error(server: Server) -> None:
+def test_a_warning_of_a_trigger_is_not_taken_for_the_words_of_a_later_error(server: Server) -> None:
     tongue = TONGUES[1]
     session = settle(server, tongue)
     session.execute(
-        b"CREATE FUNCTION murmur() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'notice %b';"
+        b"CREATE FUNCTION murmur() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'murmur %b';"
         b" RETURN OLD; END $$" % tongue.word
     )
     session.execute(b"CREATE TRIGGER murmur BEFORE DELETE ON %b FOR EACH ROW EXECUTE FUNCTION murmur()" % tongue.table)
@@ -181,4 +181,4 @@ def test_a_notice_of_a_trigger_is_not_taken_for_the_words_of_a_later_error(serve
     with server.connect("tongue", client_encoding=tongue.encoding, autocommit=False) as holder:
         holder.execute(b"LOCK TABLE %b" % tongue.table)
         report = wait_until(lambda: lines(server, f"sweep of {tongue.logged_table} failed"), bool, "the report")[0]
-    assert "notice" not in report and "lock timeout" in report, report
+    assert "murmur" not in report and "lock timeout" in report, report
