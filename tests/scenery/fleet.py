@@ -20,8 +20,10 @@ def make_database(server: Server, name: str, extension: bool = True, options: st
 
 
 def workers(server: Server, database: str | None = None) -> dict[int, str]:
-    """The workers that run, each with its database; of one database, or of all."""
-    rows = server.query("SELECT pid, datname FROM pg_stat_activity WHERE backend_type = 'pg_reaper worker'")
+    """The workers that run, each with its database, or '' while it connects; of one database, or of all."""
+    rows = server.query(
+        "SELECT pid, coalesce(datname, '') FROM pg_stat_activity WHERE backend_type = 'pg_reaper worker'"
+    )
     return {pid: name for pid, name in rows if database in (None, name)}
 
 
