@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from harness import Server, wait_until
+
 # log_line_prefix of the harness: a time, a process id, then the severity.
 ENTRY = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ \w+ \[(\d+)\] ([A-Z]+): {2}(.*)$")
 
@@ -49,7 +51,12 @@ def failures(log: str, table: str) -> list[Entry]:
     return warnings(log, f"sweep of {table} failed")
 
 
-def orphans(log: str) -> dict[str, tuple[str, dict[str, Any]]]:
+def orphans(log: str) -> dict[str | None, tuple[str, dict[str, Any]]]:
     """The orphans in a log: by execution id, the line and the record in its DETAIL."""
     found = [(entry.message, json.loads(entry.detail)) for entry in warnings(log, "reaped orphaned barrier ")]
     return {record["execution_id"]: (message, record) for message, record in found}
+
+
+def until_told(server: Server, *ids: str | None) -> dict[str | None, tuple[str, dict[str, Any]]]:
+    """Waits until each of these orphans has its line, which comes after the commit that reaped it."""
+    return wait_until(lambda: orphans(server.log()), lambda told: told.keys() >= set(ids), f"lines for {ids}")

@@ -26,6 +26,15 @@ def until_empty(session: psycopg.Connection) -> None:
     wait_until(left, lambda n: n == 0, "the barriers to be reaped")
 
 
+def can_connect(server: Server) -> bool:
+    """Whether a new session finds what it needs."""
+    try:
+        server.connect().close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 def limit_files_of(pid: int, size: str) -> None:
     """Has no file of a process grow beyond a size, as on a disk that is full."""
     installation.run_as_server_user(["prlimit", f"--pid={pid}", f"--fsize={size}:"])
@@ -82,8 +91,9 @@ def test_with_the_lock_table_full_the_worker_stays_and_heals(make_server: Callab
             break
     wait_until(lambda: server.log_since(mark), lambda text: "SQLSTATE 53200" in text, "the worker to be told")
     wait_until(lambda: server.log_since(mark).count("SQLSTATE 53200"), lambda n: n >= 2, "it to try again")
-    # Whoever has the locks has ended: they are free again.
+    # Once whoever has the locks has ended, they are free again.
     session.close()
+    wait_until(lambda: can_connect(server), bool, "the locks to be given back")
     overdue(server, "due")
     wait_until_reaped(server, "due", timeout=90)
     after = wait_for(server, "leader")

@@ -57,7 +57,7 @@ def test_the_worker_reports_a_deferred_key_that_forbids_and_heals_once_the_child
     assert "cascade" in failure.hint
     # The batch before it stands, the forbidden one does not, and nothing claims that it was reaped.
     assert hers.query("SELECT execution_id FROM hers.jobs") == [("parent",)]
-    assert set(log.orphans(hers.log())) == {"childless"}
+    assert set(log.until_told(hers, "childless")) == {"childless"}
 
     worker = status(hers)["pid"]
     hers.execute("DELETE FROM hers.tasks")

@@ -84,7 +84,7 @@ def test_names_that_look_like_sql_are_only_names(server: Server) -> None:
     arm(server, "dead", table=table)
     arm(server, "alive", due="1 h", table=table)
     until_left(server, ["alive"], table)
-    assert log.orphans(server.log())["dead"][1]["relation"] == table
+    assert log.until_told(server, "dead")["dead"][1]["relation"] == table
     server.query("SELECT pg_reaper_disown(%s::regclass)", [table])
 
 
@@ -92,7 +92,7 @@ def test_a_table_without_the_optional_columns_or_an_index_is_swept(server: Serve
     adopted(server, "public.bare", "execution_id text, expires_at timestamptz", index=False)
     server.execute("INSERT INTO bare VALUES ('dead', now()), (NULL, now()), ('alive', now() + interval '1 h')")
     until_left(server, ["alive"], "public.bare")
-    orphans = log.orphans(server.log())
+    orphans = log.until_told(server, "dead", None)
     assert orphans["dead"][1]["remaining"] is None
     assert orphans[None][0].startswith("reaped orphaned barrier (null): ")
 
