@@ -1,4 +1,4 @@
--- $1 cutoff, $2 and $3 the deadline and tid to read on after, $4 the most rows.
-SELECT expires_at, ctid FROM ONLY @table@
-WHERE expires_at < $1 AND expires_at >= $2 AND (expires_at > $2 OR ctid > $3)
-ORDER BY expires_at, ctid LIMIT $4
+-- $1 cutoff, $2 and $3 the key and tid to read on after, $4 the most rows.
+SELECT @deadline@, ctid FROM ONLY @table@
+WHERE @deadline@ < $1 AND @deadline@ >= $2 AND (@deadline@ > $2 OR ctid > $3)@also@
+ORDER BY @deadline@, ctid LIMIT $4

@@ -3,6 +3,6 @@
 -- is deleted: a tid may hold another row by now, and a barrier may have been re-armed.
 DELETE FROM ONLY @table@
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM ONLY @table@ WHERE ctid = ANY ($1) AND @deadline@ < $2
+    SELECT ctid FROM ONLY @table@ WHERE ctid = ANY ($1) AND @deadline@ < $2@also@
     FOR UPDATE SKIP LOCKED))
-  AND @deadline@ < $2
+  AND @deadline@ < $2@also@

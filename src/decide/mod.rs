@@ -11,6 +11,7 @@ pub mod advice;
 pub mod batch;
 pub mod config;
 pub mod databases;
+pub mod deadline;
 pub mod fleet;
 pub mod lease;
 pub mod orphan;

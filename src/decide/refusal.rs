@@ -23,6 +23,14 @@ pub enum Refusal {
     NoColumn { relation: String, column: &'static str, wanted: &'static str },
     #[error("column \"{column}\" of table {relation} has type {found}, not {wanted}")]
     WrongType { relation: String, column: &'static str, found: String, wanted: &'static str },
+    #[error("table {relation} has no column \"{column}\"")]
+    NoDeadline { relation: String, column: String },
+    #[error("column \"{column}\" of table {relation} has type {found}, which is no point in time")]
+    NotADeadline { relation: String, column: String, found: String },
+    #[error(
+        "column \"{column}\" of table {relation} has type {found}, which is no point in time without a time zone"
+    )]
+    NoTimeZone { relation: String, column: String, found: String },
     #[error("table {relation} is watched already, by policy {policy}")]
     AlreadyAdopted { relation: String, policy: i64 },
     #[error("table {relation} is not watched by pg_reaper")]
@@ -72,8 +80,8 @@ impl Refusal {
             | Refusal::System { .. }
             | Refusal::OwnTable { .. }
             | Refusal::NotALease { .. } => "42809",
-            Refusal::NoColumn { .. } => "42703",
-            Refusal::WrongType { .. } => "42804",
+            Refusal::NoColumn { .. } | Refusal::NoDeadline { .. } => "42703",
+            Refusal::WrongType { .. } | Refusal::NotADeadline { .. } => "42804",
             Refusal::AlreadyAdopted { .. } => "42710",
             Refusal::NotAdopted { .. } | Refusal::NoExtension => "42704",
             Refusal::BuiltIn { .. }
@@ -84,7 +92,7 @@ impl Refusal {
             Refusal::NoSlot => "53400",
             Refusal::Changed { .. } => "40001",
             Refusal::InRecovery => "25006",
-            Refusal::NegativeMaxRows { .. } => "22023",
+            Refusal::NegativeMaxRows { .. } | Refusal::NoTimeZone { .. } => "22023",
         }
     }
 
@@ -111,6 +119,18 @@ impl Refusal {
             }
             Refusal::WrongType { column, wanted, .. } => {
                 format!("Give {column} the type {wanted}, or leave the table to its own reaper.")
+            }
+            Refusal::NoDeadline { .. } => {
+                "Give expires_column the name of the column that deadlines are counted from.".into()
+            }
+            Refusal::NotADeadline { .. } => {
+                "A deadline is counted from a column of type timestamptz, or of type timestamp or \
+                 date in a time zone."
+                    .into()
+            }
+            Refusal::NoTimeZone { .. } => {
+                "Give time_zone the name of the time zone that its values are in, such as 'UTC'."
+                    .into()
             }
             Refusal::AlreadyAdopted { .. } => {
                 "Nothing is to be done; pg_reaper_disown() ends it.".into()

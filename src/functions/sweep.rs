@@ -9,11 +9,12 @@ use crate::decide::refusal::Refusal;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
 use crate::server::pass::{self, End, Host, Limits, Memory, Stop};
-use crate::server::policies::{self, Target};
+use crate::server::policies;
 use crate::server::relation::hold_still;
 use crate::server::sandbox::{self, Restriction};
 use crate::server::say;
 use crate::server::settings;
+use crate::server::target::Target;
 use crate::server::transaction::in_subtransaction;
 use pgrx::PgLogLevel;
 use pgrx::prelude::*;
@@ -89,24 +90,19 @@ fn one(
     settings: &Settings,
     max_rows: u64,
 ) -> Result<(), Failure> {
-    let shape = target.shape.clone()?;
+    let watched = target.watched.as_ref().map_err(Clone::clone)?;
     if !sandbox::session_belongs_to(target.owner)
         && policies::has_deferred_constraints(target.relation)?
     {
         return Err(Refusal::DeferredConstraints { relation: target.name.clone() }.into());
     }
     let mut memory = Memory::new(settings.batch_size);
-    let limits = |host: &Caller| Limits {
-        batch_size: settings.batch_size,
-        log_limit: settings.log_limit,
-        max_rows: max_rows - host.reaped,
-        stuck_timeout: settings.stuck_timeout,
-    };
+    let limits = |host: &Caller| Limits::of(target, settings, max_rows - host.reaped);
     let room = limits(host);
-    settle(pass::expired(host, target, shape, &mut memory, &room))?;
+    settle(pass::expired(host, target, watched, &mut memory, &room))?;
     while host.reaped < max_rows {
         let room = limits(host);
-        if settle(pass::stuck(host, target, shape, &mut memory, &room))? != Some(End::CutShort) {
+        if settle(pass::stuck(host, target, watched, &mut memory, &room))? != Some(End::CutShort) {
             break;
         }
     }

@@ -12,6 +12,7 @@
 //! | `timeouts` | the two strikes that end a statement |
 //! | `extension` | where the extension lives in this database |
 //! | `policies` | what is watched |
+//! | `target` | one table to sweep, and what is due in it |
 //! | `relation` | a table under lock, as it is now |
 //! | `pass` | one policy's part of a sweep, the same for worker and function |
 //! | `reaper` | reading and reaping the rows of one table, as its owner |
@@ -70,6 +71,7 @@ pub mod settings;
 pub mod sql;
 pub mod starter;
 pub mod status;
+pub mod target;
 mod timeouts;
 mod title;
 pub mod transaction;

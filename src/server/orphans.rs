@@ -1,8 +1,8 @@
 //! Logging what was reaped, one WARNING each up to a limit, then one line with the count.
 
 use super::clock::iso;
-use super::policies::Target;
 use super::say;
+use super::target::Target;
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::Pass;
 use crate::decide::{ServerTime, micros};

@@ -7,14 +7,15 @@
 use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::orphans;
-use super::policies::Target;
 use super::reaper::{Reaper, item_pointer};
 use super::sandbox::Restriction;
 use super::sql::{self, Arg};
+use super::target::{Target, Watched};
 use crate::decide::batch::BatchSize;
+use crate::decide::config::Settings;
+use crate::decide::deadline::Deadline;
 use crate::decide::orphan::Rule;
 use crate::decide::progress::{Pass, Progress, STUCK_STEP, StuckScan, Tid};
-use crate::decide::shape::Shape;
 use crate::decide::{Ticks, micros};
 use pgrx::pg_sys;
 use std::time::Duration;
@@ -70,6 +71,18 @@ pub struct Limits {
     pub stuck_timeout: Option<Duration>,
 }
 
+impl Limits {
+    /// The bounds of a pass over `target`: its policy's own settings before the common ones.
+    pub fn of(target: &Target, settings: &Settings, max_rows: u64) -> Limits {
+        let stuck_timeout = match target.stuck_timeout {
+            Some(own) => Some(own).filter(|timeout| !timeout.is_zero()),
+            None => settings.stuck_timeout,
+        };
+        let batch_size = target.batch_size.unwrap_or(settings.batch_size);
+        Limits { batch_size, log_limit: settings.log_limit, max_rows, stuck_timeout }
+    }
+}
+
 /// What the passes of one table remember.
 #[derive(Clone, Debug)]
 pub struct Memory {
@@ -108,13 +121,18 @@ pub enum End {
 pub fn expired<H: Host>(
     host: &mut H,
     target: &Target,
-    shape: Shape,
+    watched: &Watched,
     memory: &mut Memory,
     limits: &Limits,
 ) -> Result<End, Stop> {
-    let mut pass = memory.progress.resume(server_now(), ticks());
-    let mut reaper = Reaper::new(host, target, shape, Rule::Expired, limits);
-    let end = walk(&mut reaper, target, memory, limits, &mut pass);
+    let now = server_now();
+    let bound = match watched.deadline.is_the_column() {
+        true => now,
+        false => host.read(target, || watched.bound(now))?,
+    };
+    let mut pass = memory.progress.resume(bound, ticks());
+    let mut reaper = Reaper::new(host, target, watched, Rule::Expired, limits);
+    let end = walk(&mut reaper, target, watched, memory, limits, &mut pass);
     match end {
         Ok(End::CutShort) => {
             memory.progress.suspend(pass);
@@ -131,12 +149,14 @@ pub fn expired<H: Host>(
 fn walk<H: Host>(
     reaper: &mut Reaper<H>,
     target: &Target,
+    watched: &Watched,
     memory: &mut Memory,
     limits: &Limits,
     pass: &mut Pass,
 ) -> Result<End, Stop> {
-    let due = sql::statement(include_str!("../../sql/sweep/due.sql"));
-    let due = due.replace("@table@", &target.name);
+    let due =
+        watched.statement(include_str!("../../sql/sweep/due.sql"), &target.name, server_now());
+    let key = watched.deadline.column_type;
     loop {
         let room = limits.max_rows.saturating_sub(pass.reaped());
         if room == 0 {
@@ -144,8 +164,8 @@ fn walk<H: Host>(
         }
         let want = READ_AHEAD.min(usize::try_from(room).unwrap_or(usize::MAX));
         let args = [
-            Arg::Time(pass.cutoff),
-            Arg::Time(pass.after.deadline),
+            Arg::Key(key, pass.cutoff),
+            Arg::Key(key, pass.after.deadline),
             Arg::Tid(item_pointer(pass.after.tid)),
             Arg::Int8(want as i64),
         ];
@@ -167,20 +187,22 @@ fn walk<H: Host>(
 pub fn stuck<H: Host>(
     host: &mut H,
     target: &Target,
-    shape: Shape,
+    watched: &Watched,
     memory: &mut Memory,
     limits: &Limits,
 ) -> Result<Option<End>, Stop> {
-    let Some(timeout) = limits.stuck_timeout.filter(|_| shape.last_progress_at) else {
+    let moves = watched.barrier.is_some_and(|shape| shape.last_progress_at);
+    let Some(timeout) = limits.stuck_timeout.filter(|_| moves) else {
         return Ok(None);
     };
+    let watched = Watched { deadline: Deadline::column("last_progress_at"), ..watched.clone() };
     let began = ticks();
     let mut pass = Pass::unordered(server_now().saturating_sub(micros(timeout)));
-    let scan = sql::statement(include_str!("../../sql/sweep/stuck.sql"));
-    let scan = scan.replace("@table@", &target.name);
+    let template = include_str!("../../sql/sweep/stuck.sql");
+    let scan = watched.statement(template, &target.name, server_now());
     let first = memory.stuck.next_block;
     let blocks = host.read(target, || blocks(target.relation))?;
-    let mut reaper = Reaper::new(host, target, shape, Rule::Stuck(timeout), limits);
+    let mut reaper = Reaper::new(host, target, &watched, Rule::Stuck(timeout), limits);
     let edge = |block| Arg::Tid(item_pointer(Tid { block, offset: 0 }));
     let args = [Arg::Time(pass.cutoff), edge(first), edge(first.saturating_add(STUCK_STEP))];
     let mut rows = reaper.read(&scan, &args)?;

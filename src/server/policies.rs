@@ -4,25 +4,16 @@ use super::extension::Extension;
 use super::failure::Failure;
 use super::sandbox::{Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
+use super::target::{Target, Watched};
+use crate::decide::deadline::{ColumnType, Deadline};
 use crate::decide::refusal::Refusal;
 use crate::decide::shape::{Column, Shape};
 use pgrx::pg_sys;
+use std::time::Duration;
 
 /// The columns of the barrier protocol.
 const COLUMNS: [&str; 5] =
     ["execution_id", "expires_at", "organization_id", "remaining", "last_progress_at"];
-
-/// One table that holds rows of a policy: the watched table itself, or a leaf of it.
-#[derive(Clone, Debug)]
-pub struct Target {
-    pub policy: i64,
-    pub relation: pg_sys::Oid,
-    /// Its name, qualified, and quoted where it must be.
-    pub name: String,
-    pub owner: pg_sys::Oid,
-    /// What it looks like, or why it cannot be swept now.
-    pub shape: Result<Shape, Refusal>,
-}
 
 /// All policies, as the catalogue has them now.
 pub struct Policies {
@@ -36,7 +27,7 @@ pub struct Policies {
 /// no such column.
 pub fn type_expressions() -> String {
     let template = include_str!("../../sql/column_type.sql");
-    COLUMNS.map(|column| template.replace("@column@", column)).join(",\n  ")
+    COLUMNS.map(|column| template.replace("@column@", &format!("'{column}'"))).join(",\n  ")
 }
 
 /// The columns whose type names stand in `row` from column `first` on.
@@ -52,6 +43,10 @@ pub fn columns(row: &Row, first: usize) -> Vec<Column> {
 pub fn load(extension: &Extension) -> Result<Policies, Failure> {
     let statement = extension
         .sql(include_str!("../../sql/policies.sql"))
+        .replace(
+            "@type@",
+            &include_str!("../../sql/column_type.sql").replace("@column@", "p.expires_column"),
+        )
         .replace("@types@", &type_expressions());
     let mut policies = Policies { targets: vec![], bereft: vec![] };
     sql::query(&statement, &[], |row| {
@@ -63,8 +58,8 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
             return Ok(());
         };
         let name = required(row.text(6), "name")?;
-        let shape = match &*kind {
-            "r" => Shape::of(&name, &columns(row, 7)),
+        let watched = match &*kind {
+            "r" => watched(row, &name),
             _ => Err(Refusal::NotATable { relation: name.clone(), kind: kind_name(&kind) }),
         };
         policies.targets.push(Target {
@@ -72,11 +67,57 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
             relation: required(row.oid(3), "relation")?,
             name,
             owner: required(row.oid(4), "owner")?,
-            shape,
+            watched,
+            batch_size: row.int8(16).and_then(|rows| usize::try_from(rows).ok()),
+            stuck_timeout: row.int8(19).map(duration),
         });
         Ok(())
     })?;
     Ok(policies)
+}
+
+/// What is due in the table `name`, from the row that [`load`] reads.
+fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
+    if row.text(7).as_deref() != Some("expiry") {
+        let shape = Shape::of(name, &columns(row, 20))?;
+        return Ok(Watched { barrier: Some(shape), ..Watched::column("expires_at") });
+    }
+    let time_zone = row.text(13);
+    let column_type =
+        deadline_type(name, &row.text(8).unwrap_or_default(), row.text(10), &time_zone)?;
+    let deadline = Deadline {
+        column: row.text(9).unwrap_or_default(),
+        column_type,
+        ttl: row.text(11),
+        time_zone,
+        months: row.bool(12) == Some(true),
+    };
+    Ok(Watched { deadline, filter: row.text(14), barrier: None })
+}
+
+/// What is counted from `column` of table `relation`, if it can be: the name of its type.
+pub fn deadline_type(
+    relation: &str,
+    column: &str,
+    found: Option<String>,
+    time_zone: &Option<String>,
+) -> Result<ColumnType, Refusal> {
+    let (relation, column) = (relation.to_owned(), column.to_owned());
+    let Some(found) = found else {
+        return Err(Refusal::NoDeadline { relation, column });
+    };
+    match ColumnType::of(&found) {
+        None => Err(Refusal::NotADeadline { relation, column, found }),
+        Some(ColumnType::Timestamp | ColumnType::Date) if time_zone.is_none() => {
+            Err(Refusal::NoTimeZone { relation, column, found })
+        }
+        Some(column_type) => Ok(column_type),
+    }
+}
+
+/// Microseconds as a duration; none for less than none.
+fn duration(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 /// What a `relkind` is called.

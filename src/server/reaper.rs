@@ -4,14 +4,14 @@ use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::orphans;
 use super::pass::{Host, Limits, Stop};
-use super::policies::Target;
 use super::sandbox::as_owner;
 use super::sql::{self, Arg, required};
+use super::target::{Target, Watched};
 use crate::decide::Ticks;
 use crate::decide::batch::BatchSize;
+use crate::decide::deadline::ColumnType;
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::{Due, Pass, Tid};
-use crate::decide::shape::Shape;
 use pgrx::pg_sys;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ pub struct Reaper<'a, H> {
     pub host: &'a mut H,
     target: &'a Target,
     rule: Rule,
+    /// The type of the column that rows are due by.
+    key: ColumnType,
     log_limit: usize,
     /// When the last read got its lock.
     reading_since: Option<Ticks>,
@@ -33,24 +35,23 @@ impl<'a, H: Host> Reaper<'a, H> {
     pub fn new(
         host: &'a mut H,
         target: &'a Target,
-        shape: Shape,
+        watched: &Watched,
         rule: Rule,
         limits: &Limits,
     ) -> Self {
-        let deadline = match rule {
-            Rule::Expired => "expires_at",
-            Rule::Stuck(_) => "last_progress_at",
-        };
-        let reap = sql::statement(include_str!("../../sql/sweep/reap.sql"))
-            .replace("@deadline@", deadline)
-            .replace("@table@", &target.name);
+        let template = include_str!("../../sql/sweep/reap.sql");
+        let reap = watched.statement(template, &target.name, server_now());
+        let shape = watched.barrier.unwrap_or_default();
+        let column = &watched.deadline.column;
         let reap_and_tell = format!(
-            "{reap}\nRETURNING execution_id, {}, {}, {deadline}",
+            "{reap}\nRETURNING execution_id, {}, {}, {column}",
             if shape.organization_id { "organization_id" } else { "NULL" },
             if shape.remaining { "remaining::pg_catalog.int8" } else { "NULL::pg_catalog.int8" },
         );
-        let (log_limit, reading_since) = (limits.log_limit, None);
-        Reaper { host, target, rule, log_limit, reading_since, reap, reap_and_tell }
+        // Only barriers are told of one by one.
+        let log_limit = if watched.barrier.is_some() { limits.log_limit } else { 0 };
+        let (key, reading_since) = (watched.deadline.column_type, None);
+        Reaper { host, target, rule, key, log_limit, reading_since, reap, reap_and_tell }
     }
 
     /// How long the last read took, up to now, without the wait for its lock.
@@ -58,10 +59,10 @@ impl<'a, H: Host> Reaper<'a, H> {
         self.reading_since.map_or(Duration::ZERO, |since| ticks().saturating_sub(since))
     }
 
-    /// The rows of `statement`, as (deadline, tid).
+    /// The rows of `statement`, as (key, tid).
     pub fn read(&mut self, statement: &str, args: &[Arg]) -> Result<Vec<Due>, Failure> {
         let restriction = self.host.restriction(self.target.owner);
-        let owner = self.target.owner;
+        let (owner, key) = (self.target.owner, self.key);
         self.reading_since = None;
         let since = &mut self.reading_since;
         self.host.read(self.target, || {
@@ -72,7 +73,7 @@ impl<'a, H: Host> Reaper<'a, H> {
                     let block = (u32::from(pointer.ip_blkid.bi_hi) << 16)
                         | u32::from(pointer.ip_blkid.bi_lo);
                     let tid = Tid { block, offset: pointer.ip_posid };
-                    Ok(Due { deadline: required(row.int8(1), "deadline")?, tid })
+                    Ok(Due { deadline: required(row.key(1, key), "deadline")?, tid })
                 })
             })
         })
@@ -117,11 +118,12 @@ impl<'a, H: Host> Reaper<'a, H> {
         // Telling costs; once the limit is reached it is left off.
         let statement = if room > 0 { &self.reap_and_tell } else { &self.reap };
         let restriction = self.host.restriction(self.target.owner);
-        let (owner, rule, cutoff) = (self.target.owner, self.rule, pass.cutoff);
+        let (owner, rule) = (self.target.owner, self.rule);
+        let cutoff = Arg::Key(self.key, pass.cutoff);
         let tids: Vec<_> = rows.iter().map(|row| item_pointer(row.tid)).collect();
         let (reaped, mut told) = self.host.batch(self.target, || {
             as_owner(owner, restriction, || {
-                sql::run(statement, &[Arg::Tids(&tids), Arg::Time(cutoff)], |row| {
+                sql::run(statement, &[Arg::Tids(&tids), cutoff], |row| {
                     Ok(Orphan {
                         execution_id: row.text(1),
                         organization_id: row.text(2),

@@ -7,7 +7,7 @@
 
 use super::encoding::decode;
 use super::failure::Failure;
-use super::policies::Target;
+use super::target::Target;
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys;
 use std::ffi::CStr;

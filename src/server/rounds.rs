@@ -6,7 +6,8 @@ use super::failure::Failure;
 use super::fenced::Fenced;
 use super::leadership::Leadership;
 use super::pass::{self, End, Limits, Memory, Stop};
-use super::policies::{self, Target};
+use super::policies;
+use super::target::Target;
 use super::transaction::in_transaction;
 use super::{extension::Extension, say, status::Place, title};
 use crate::decide::config::Settings;
@@ -179,18 +180,14 @@ fn passes(
     memory: &mut Memory,
     settings: &Settings,
 ) -> Result<(End, Option<Ticks>), Stop> {
-    let shape = target.shape.clone().map_err(Failure::from)?;
-    let limits = Limits {
-        batch_size: settings.batch_size,
-        log_limit: settings.log_limit,
-        max_rows: u64::MAX,
-        stuck_timeout: settings.stuck_timeout,
-    };
-    let end = pass::expired(host, target, shape, memory, &limits)?;
+    let watched = target.watched.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
+    let limits = Limits::of(target, settings, u64::MAX);
+    let end = pass::expired(host, target, watched, memory, &limits)?;
     let mut due = (end == End::CutShort).then_some(Ticks::ZERO);
-    if limits.stuck_timeout.is_some() && shape.last_progress_at {
+    if watched.barrier.is_some_and(|shape| shape.last_progress_at) && limits.stuck_timeout.is_some()
+    {
         if ticks() >= memory.stuck_due() {
-            pass::stuck(host, target, shape, memory, &limits)?;
+            pass::stuck(host, target, watched, memory, &limits)?;
         }
         due = earliest(due, memory.stuck_due());
     }

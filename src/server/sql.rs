@@ -7,6 +7,7 @@ use super::encoding::{decode, encode};
 use super::errcode::Watch;
 use super::failure::Failure;
 use crate::decide::ServerTime;
+use crate::decide::deadline::{ColumnType, day_of_key, key_of_day};
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, c_int, c_long};
 
@@ -17,12 +18,28 @@ pub fn statement(template: &str) -> String {
     lines.join("\n")
 }
 
+/// The statement of a template, each `@name@` in it replaced by what it stands for, once: what is
+/// put in is not looked through.
+pub fn filled(template: &str, values: &[(&str, &str)]) -> String {
+    let template = statement(template);
+    let mut parts = template.split('@');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    while let Some(name) = parts.next() {
+        let value = values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        out += value.unwrap_or_default();
+        out += parts.next().unwrap_or_default();
+    }
+    out
+}
+
 /// A parameter.
 pub enum Arg<'a> {
     Text(&'a str),
     Int8(i64),
     Oid(pg_sys::Oid),
     Time(ServerTime),
+    /// A key of a column of this type.
+    Key(ColumnType, ServerTime),
     Tid(pg_sys::ItemPointerData),
     Tids(&'a [pg_sys::ItemPointerData]),
 }
@@ -33,7 +50,9 @@ impl Arg<'_> {
             Arg::Text(_) => pg_sys::TEXTOID,
             Arg::Int8(_) => pg_sys::INT8OID,
             Arg::Oid(_) => pg_sys::OIDOID,
-            Arg::Time(_) => pg_sys::TIMESTAMPTZOID,
+            Arg::Time(_) | Arg::Key(ColumnType::Timestamptz, _) => pg_sys::TIMESTAMPTZOID,
+            Arg::Key(ColumnType::Timestamp, _) => pg_sys::TIMESTAMPOID,
+            Arg::Key(ColumnType::Date, _) => pg_sys::DATEOID,
             Arg::Tid(_) => pg_sys::TIDOID,
             Arg::Tids(_) => pg_sys::TIDARRAYOID,
         }
@@ -49,7 +68,8 @@ impl Arg<'_> {
             }
             Arg::Int8(number) => number.into_datum(),
             Arg::Oid(oid) => oid.into_datum(),
-            Arg::Time(time) => time.into_datum(),
+            Arg::Key(ColumnType::Date, key) => day_of_key(*key).into_datum(),
+            Arg::Time(time) | Arg::Key(_, time) => time.into_datum(),
             Arg::Tid(tid) => Some(pg_sys::Datum::from(std::ptr::from_ref(tid))),
             Arg::Tids(tids) => Some(tid_array(tids)),
         }
@@ -102,6 +122,14 @@ impl Row {
     /// A column of type `bigint` or `timestamptz`.
     pub fn int8(&self, column: c_int) -> Option<i64> {
         self.datum(column).map(|datum| datum.value() as i64)
+    }
+
+    /// A column of this type, as a key.
+    pub fn key(&self, column: c_int, column_type: ColumnType) -> Option<ServerTime> {
+        self.datum(column).map(|datum| match column_type {
+            ColumnType::Date => key_of_day(datum.value() as i32),
+            ColumnType::Timestamptz | ColumnType::Timestamp => datum.value() as i64,
+        })
     }
 
     /// A column of type `oid` or `regclass`.

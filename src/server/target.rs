@@ -1,0 +1,68 @@
+//! One table to sweep, and what is due in it.
+
+use super::clock::iso;
+use super::failure::Failure;
+use super::sql::{self, Arg, required};
+use crate::decide::ServerTime;
+use crate::decide::deadline::Deadline;
+use crate::decide::refusal::Refusal;
+use crate::decide::shape::Shape;
+use pgrx::pg_sys;
+use std::time::Duration;
+
+/// One table that holds rows of a policy: the watched table itself, or a leaf of it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub policy: i64,
+    pub relation: pg_sys::Oid,
+    /// Its name, qualified, and quoted where it must be.
+    pub name: String,
+    pub owner: pg_sys::Oid,
+    /// What is due in it, or why it cannot be swept now.
+    pub watched: Result<Watched, Refusal>,
+    /// The policy's own settings, where it has any.
+    pub batch_size: Option<usize>,
+    /// Zero: off.
+    pub stuck_timeout: Option<Duration>,
+}
+
+/// What is due in a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    pub deadline: Deadline,
+    /// A condition that due rows meet besides, as SQL over the table's own columns.
+    pub filter: Option<String>,
+    /// What it has of the barrier protocol, if it follows that: then each row is told of.
+    pub barrier: Option<Shape>,
+}
+
+impl Watched {
+    /// The rows that are past a column of type `timestamptz`.
+    pub fn column(column: &str) -> Watched {
+        Watched { deadline: Deadline::column(column), filter: None, barrier: None }
+    }
+
+    /// A statement of a sweep over `table`. `now` is when rows must be past their deadlines.
+    pub fn statement(&self, template: &str, table: &str, now: ServerTime) -> String {
+        let mut also = String::new();
+        if self.deadline.needs_recheck() {
+            also =
+                format!(" AND {} < '{}'::pg_catalog.timestamptz", self.deadline.of_row(), iso(now));
+        }
+        if let Some(filter) = &self.filter {
+            also += &format!(" AND ({filter})");
+        }
+        sql::filled(
+            template,
+            &[("deadline", &self.deadline.column), ("table", table), ("also", &also)],
+        )
+    }
+
+    /// The key before which rows are due at `now`, asked of PostgreSQL: within a transaction.
+    pub fn bound(&self, now: ServerTime) -> Result<ServerTime, Failure> {
+        let statement = format!("SELECT {}", self.deadline.bound("$1"));
+        let key = self.deadline.column_type;
+        let found = sql::query(&statement, &[Arg::Time(now)], |row| Ok(row.key(1, key)))?;
+        required(found.into_iter().flatten().next(), "the bound")
+    }
+}
