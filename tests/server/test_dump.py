@@ -119,5 +119,7 @@ def test_a_restored_database_gets_its_worker(lived_in: Server) -> None:
         lambda left: left == [("alive",)],
         "the restored orphans to be reaped",
     )
-    assert lived_in.query("SELECT execution_id FROM app.jobs", dbname="copy") == []
+    wait_until(
+        lambda: lived_in.query("SELECT execution_id FROM app.jobs", dbname="copy"), lambda left: left == [], "jobs, too"
+    )
     assert lived_in.value("SELECT count(*) FROM pg_barrier_state") == 3

@@ -122,7 +122,8 @@ def test_the_worker_serves_the_database_it_is_told_to(make_server: Callable[...,
 
     server.set(**{"pg_reaper.databases": None})
     wait_until_reaped(server, "here")
-    assert server.worker_pids() == [status(server).pid]
+    back = wait_for(server, "leader").pid
+    wait_until(server.worker_pids, lambda pids: pids == [back], "the other worker to leave")
 
 
 def test_a_missing_database_is_told_of_once_and_heals_when_it_is_made(make_server: Callable[..., Server]) -> None:
