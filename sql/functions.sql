@@ -1,10 +1,11 @@
 CREATE FUNCTION @extschema@.pg_reaper_sweep(
   relation pg_catalog.regclass DEFAULT NULL,
-  max_rows bigint DEFAULT NULL
+  max_rows bigint DEFAULT NULL,
+  policy bigint DEFAULT NULL
 ) RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_sweep_wrapper';
-COMMENT ON FUNCTION @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint) IS
-  'One sweep now, in this transaction, of every watched table or of one; returns rows reaped';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_sweep_policy_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_sweep IS
+  'One sweep now, in this transaction, of every policy, of those of one table, or of one; returns rows reaped';
 
 CREATE FUNCTION @extschema@.pg_reaper_adopt(relation pg_catalog.regclass) RETURNS bigint
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_adopt_wrapper';
@@ -51,7 +52,7 @@ COMMENT ON FUNCTION @extschema@.pg_reaper_announce() IS
   'Has the launcher look into this database when the transaction commits; CREATE EXTENSION calls it';
 
 REVOKE ALL ON FUNCTION
-  @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint),
+  @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint, bigint),
   @extschema@.pg_reaper_adopt(pg_catalog.regclass),
   @extschema@.pg_reaper_disown(pg_catalog.regclass),
   @extschema@.pg_reaper_status(),
@@ -60,5 +61,88 @@ REVOKE ALL ON FUNCTION
   @extschema@.pg_reaper_announce()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.pg_reaper_status() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.pg_reaper_add_policy(
+  relation pg_catalog.regclass,
+  expires_column name,
+  ttl interval DEFAULT NULL,
+  filter text DEFAULT NULL,
+  name text DEFAULT NULL,
+  batch_size integer DEFAULT NULL,
+  rate_limit integer DEFAULT NULL,
+  sweep_interval interval DEFAULT NULL,
+  time_zone text DEFAULT NULL,
+  enabled boolean DEFAULT true
+) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_add_policy_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_add_policy IS
+  'Reaps the rows of a table whose expires_column, and ttl after it, has passed and that meet filter; returns the id of the policy';
+
+CREATE FUNCTION @extschema@.pg_reaper_alter_policy(
+  policy bigint,
+  expires_column name DEFAULT NULL,
+  ttl interval DEFAULT NULL,
+  filter text DEFAULT NULL,
+  name text DEFAULT NULL,
+  batch_size integer DEFAULT NULL,
+  rate_limit integer DEFAULT NULL,
+  sweep_interval interval DEFAULT NULL,
+  time_zone text DEFAULT NULL,
+  stuck_timeout interval DEFAULT NULL,
+  enabled boolean DEFAULT NULL,
+  reset text[] DEFAULT NULL
+) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_alter_policy_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_alter_policy IS
+  'Changes a policy: what is NULL stays as it is, what reset names goes back to none';
+
+CREATE FUNCTION @extschema@.pg_reaper_drop_policy(policy bigint) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_drop_policy_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_drop_policy IS
+  'Ends a policy; its table stays as it is';
+
+CREATE FUNCTION @extschema@.pg_reaper_preview(
+  policy bigint DEFAULT NULL,
+  max_rows integer DEFAULT 100,
+  OUT policy_id bigint,
+  OUT relation pg_catalog.regclass,
+  OUT tid text,
+  OUT deadline timestamptz,
+  OUT reason text,
+  OUT row_data json
+) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_preview_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_preview IS
+  'What the next pass would reap, and why; it changes nothing';
+
+CREATE FUNCTION @extschema@.pg_reaper_suspended(
+  OUT policy bigint,
+  OUT reason text
+) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_suspended_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_suspended IS
+  'Which policies cannot be swept as they are now, and why; see pg_reaper_policies';
+
+CREATE VIEW @extschema@.pg_reaper_policies AS
+SELECT p.id AS policy, p.name, p.relation, p.kind,
+  COALESCE(p.expires_column, 'expires_at') AS expires_column,
+  p.ttl, p.filter, p.time_zone, p.batch_size, p.rate_limit, p.sweep_interval, p.stuck_timeout,
+  p.enabled, s.reason AS suspended, p.builtin, p.created_at
+FROM @extschema@.pg_reaper_policy p
+LEFT JOIN @extschema@.pg_reaper_suspended() s ON s.policy OPERATOR(pg_catalog.=) p.id
+ORDER BY p.id;
+COMMENT ON VIEW @extschema@.pg_reaper_policies IS
+  'The policies, and why one is suspended: it is not swept until that is mended';
+
+REVOKE ALL ON @extschema@.pg_reaper_policies FROM PUBLIC;
+GRANT SELECT ON @extschema@.pg_reaper_policies TO pg_monitor;
+REVOKE ALL ON FUNCTION
+  @extschema@.pg_reaper_add_policy,
+  @extschema@.pg_reaper_alter_policy,
+  @extschema@.pg_reaper_drop_policy,
+  @extschema@.pg_reaper_preview,
+  @extschema@.pg_reaper_suspended
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.pg_reaper_suspended TO pg_monitor;
 
 SELECT @extschema@.pg_reaper_announce();

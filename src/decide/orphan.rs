@@ -50,7 +50,7 @@ pub fn reason(remaining: Option<i64>) -> &'static str {
 
 /// JSON in ASCII alone: what is left can neither break a line nor steer a terminal. Outside its
 /// strings JSON is ASCII anyway, and inside them `\uXXXX` means the same.
-fn ascii(json: &str) -> String {
+pub fn ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if matches!(c, ' '..='~') {

@@ -31,6 +31,26 @@ pub enum Refusal {
         "column \"{column}\" of table {relation} has type {found}, which is no point in time without a time zone"
     )]
     NoTimeZone { relation: String, column: String, found: String },
+    #[error("{why}")]
+    BadFilter { why: String },
+    #[error("there is no policy {policy}")]
+    NoPolicy { policy: i64 },
+    #[error("both a table and a policy were given")]
+    TableAndPolicy,
+    #[error("policy {policy} is not enabled")]
+    NotEnabled { policy: i64 },
+    #[error("{parameter} must not be NULL")]
+    NothingNamed { parameter: &'static str },
+    #[error("policy {policy} is called \"{name}\" already")]
+    NameTaken { name: String, policy: i64 },
+    #[error("\"{name}\" is nothing that a policy can be without")]
+    NotOptional { name: String, known: String },
+    #[error("{setting} must be {wanted}, but is \"{value}\"")]
+    InvalidSetting { setting: &'static str, value: String, wanted: &'static str },
+    #[error("a policy of barriers has no {setting}")]
+    OfExpiryOnly { setting: &'static str },
+    #[error("only a policy of barriers has a {setting}")]
+    OfBarriersOnly { setting: &'static str },
     #[error("table {relation} is watched already, by policy {policy}")]
     AlreadyAdopted { relation: String, policy: i64 },
     #[error("table {relation} is not watched by pg_reaper")]
@@ -82,17 +102,26 @@ impl Refusal {
             | Refusal::NotALease { .. } => "42809",
             Refusal::NoColumn { .. } | Refusal::NoDeadline { .. } => "42703",
             Refusal::WrongType { .. } | Refusal::NotADeadline { .. } => "42804",
-            Refusal::AlreadyAdopted { .. } => "42710",
-            Refusal::NotAdopted { .. } | Refusal::NoExtension => "42704",
+            Refusal::AlreadyAdopted { .. } | Refusal::NameTaken { .. } => "42710",
+            Refusal::NotAdopted { .. } | Refusal::NoExtension | Refusal::NoPolicy { .. } => "42704",
             Refusal::BuiltIn { .. }
             | Refusal::DeferredConstraints { .. }
             | Refusal::Outdated { .. }
+            | Refusal::NotEnabled { .. }
+            | Refusal::OfExpiryOnly { .. }
+            | Refusal::OfBarriersOnly { .. }
             | Refusal::NotServed { .. } => "55000",
             Refusal::NotStarted { .. } | Refusal::NotStopped { .. } => "57P03",
             Refusal::NoSlot => "53400",
             Refusal::Changed { .. } => "40001",
             Refusal::InRecovery => "25006",
-            Refusal::NegativeMaxRows { .. } | Refusal::NoTimeZone { .. } => "22023",
+            Refusal::NegativeMaxRows { .. }
+            | Refusal::NoTimeZone { .. }
+            | Refusal::TableAndPolicy
+            | Refusal::NotOptional { .. }
+            | Refusal::InvalidSetting { .. } => "22023",
+            Refusal::NothingNamed { .. } => "22004",
+            Refusal::BadFilter { .. } => "42P17",
         }
     }
 
@@ -121,7 +150,9 @@ impl Refusal {
                 format!("Give {column} the type {wanted}, or leave the table to its own reaper.")
             }
             Refusal::NoDeadline { .. } => {
-                "Give expires_column the name of the column that deadlines are counted from.".into()
+                "Let expires_column name the column that deadlines are counted from; \
+                 pg_reaper_alter_policy() changes it."
+                    .into()
             }
             Refusal::NotADeadline { .. } => {
                 "A deadline is counted from a column of type timestamptz, or of type timestamp or \
@@ -131,6 +162,30 @@ impl Refusal {
             Refusal::NoTimeZone { .. } => {
                 "Give time_zone the name of the time zone that its values are in, such as 'UTC'."
                     .into()
+            }
+            Refusal::BadFilter { .. } => {
+                "A filter is one boolean expression over the table's own columns.".into()
+            }
+            Refusal::NoPolicy { .. } => {
+                "SELECT * FROM pg_reaper_policies lists those that there are.".into()
+            }
+            Refusal::TableAndPolicy => {
+                "Give one of the two: a table is swept by all of its policies.".into()
+            }
+            Refusal::NotEnabled { policy } => {
+                format!("Run SELECT pg_reaper_alter_policy({policy}, enabled => true).")
+            }
+            Refusal::NothingNamed { parameter } => format!("Give {parameter} a value."),
+            Refusal::NameTaken { .. } => "Give it another name, or none.".into(),
+            Refusal::NotOptional { known, .. } => format!("What can be reset is: {known}."),
+            Refusal::InvalidSetting { setting, wanted, .. } => {
+                format!("Give {setting} {wanted}, or leave it out.")
+            }
+            Refusal::OfExpiryOnly { .. } => {
+                "Its rows are due by expires_at, and by stuck_timeout where there is one.".into()
+            }
+            Refusal::OfBarriersOnly { .. } => {
+                "Rows of other tables are due by expires_column and ttl alone.".into()
             }
             Refusal::AlreadyAdopted { .. } => {
                 "Nothing is to be done; pg_reaper_disown() ends it.".into()

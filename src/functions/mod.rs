@@ -2,8 +2,12 @@
 
 mod adopt;
 mod control;
+mod policy;
+mod preview;
 mod status;
+mod suspended;
 mod sweep;
+mod watchable;
 
 use crate::server::failure::Failure;
 use crate::server::sandbox::with_pinned_path;

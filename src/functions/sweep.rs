@@ -25,10 +25,32 @@ use pgrx::prelude::*;
 /// error where it was asked for by name.
 #[pg_extern(sql = false)]
 fn pg_reaper_sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> i64 {
-    answer(|| sweep(relation, max_rows))
+    answer(|| sweep(relation.map(Asked::Table), max_rows))
 }
 
-fn sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> Result<i64, Failure> {
+/// As [`pg_reaper_sweep`], also for one policy by its id. It has a name of its own in the library,
+/// which an extension of version 0.1.0 calls with two parameters.
+#[pg_extern(sql = false)]
+fn pg_reaper_sweep_policy(
+    relation: Option<pg_sys::Oid>,
+    max_rows: Option<i64>,
+    policy: Option<i64>,
+) -> i64 {
+    answer(|| match (relation, policy) {
+        (Some(_), Some(_)) => Err(Refusal::TableAndPolicy.into()),
+        (_, Some(policy)) => sweep(Some(Asked::Policy(policy)), max_rows),
+        (relation, None) => sweep(relation.map(Asked::Table), max_rows),
+    })
+}
+
+/// What is to be swept alone.
+#[derive(Clone, Copy)]
+pub enum Asked {
+    Table(pg_sys::Oid),
+    Policy(i64),
+}
+
+fn sweep(asked: Option<Asked>, max_rows: Option<i64>) -> Result<i64, Failure> {
     // SAFETY: reads shared memory.
     if unsafe { pg_sys::RecoveryInProgress() } {
         return Err(Refusal::InRecovery.into());
@@ -42,12 +64,12 @@ fn sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> Result<i64, Fa
         }
     };
     let settings = settings::read();
-    let targets = targets(relation)?;
+    let targets = targets(asked)?;
     let mut host = Caller { reaped: 0 };
     sandbox::with_lock_timeout(settings.lock_limit(), || {
         for target in &targets {
             match one(&mut host, target, &settings, max_rows) {
-                Err(failure) if relation.is_some() => return Err(failure),
+                Err(failure) if asked.is_some() => return Err(failure),
                 Err(failure) => complain(target, failure),
                 Ok(()) => {}
             }
@@ -58,21 +80,34 @@ fn sweep(relation: Option<pg_sys::Oid>, max_rows: Option<i64>) -> Result<i64, Fa
 }
 
 /// What to sweep: what was asked for, and what the caller may act for.
-fn targets(relation: Option<pg_sys::Oid>) -> Result<Vec<Target>, Failure> {
+pub fn targets(asked: Option<Asked>) -> Result<Vec<Target>, Failure> {
     let extension = Extension::expect()?;
     let all = sandbox::as_owner(extension.owner, Restriction::Full, || policies::load(&extension))?;
     let caller = sandbox::current_user();
     let mut targets = all.targets;
-    if let Some(relation) = relation {
-        let Some(policy) = policies::find(&extension, relation)? else {
-            return Err(Refusal::NotAdopted { relation: policies::name_of(relation)? }.into());
+    if let Some(asked) = asked {
+        let named = match asked {
+            Asked::Table(relation) => policies::of(&extension, relation)?,
+            Asked::Policy(policy) => policies::by_id(&extension, policy)?.into_iter().collect(),
         };
-        targets.retain(|target| target.policy == policy.id);
+        if named.is_empty() {
+            return Err(match asked {
+                Asked::Table(oid) => Refusal::NotAdopted { relation: policies::name_of(oid)? },
+                Asked::Policy(policy) => Refusal::NoPolicy { policy },
+            }
+            .into());
+        }
+        targets.retain(|target| named.iter().any(|policy| policy.id == target.policy));
         if let Some(target) = targets.iter().find(|t| !sandbox::may_act_for(caller, t.owner)) {
             return Err(Refusal::NotOwner { relation: target.name.clone() }.into());
         }
+        if let Some(target) = targets.first().filter(|_| targets.iter().all(|t| !t.enabled)) {
+            return Err(Refusal::NotEnabled { policy: target.policy }.into());
+        }
+        targets.retain(|target| target.enabled);
         return Ok(targets);
     }
+    targets.retain(|target| target.enabled);
     targets.retain(|target| {
         let allowed = sandbox::may_act_for(caller, target.owner);
         if !allowed {
@@ -127,16 +162,15 @@ struct Caller {
     reaped: u64,
 }
 
-impl Caller {
-    fn contained<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        in_subtransaction(work).map_err(|failure| {
-            if failure.is_cancel() {
-                // The caller's own wish, or timeout: it ends the call, not a batch.
-                failure.raise()
-            }
-            failure
-        })
-    }
+/// A part of a call whose errors are its own.
+pub fn contained<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    in_subtransaction(work).map_err(|failure| {
+        if failure.is_cancel() {
+            // The caller's own wish, or timeout: it ends the call, not a batch.
+            failure.raise()
+        }
+        failure
+    })
 }
 
 impl Host for Caller {
@@ -145,7 +179,7 @@ impl Host for Caller {
         target: &Target,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        Self::contained(|| {
+        contained(|| {
             hold_still(target, pg_sys::AccessShareLock)?;
             work()
         })
@@ -157,7 +191,7 @@ impl Host for Caller {
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Stop> {
         check_for_interrupts!();
-        let outcome = Self::contained(|| {
+        let outcome = contained(|| {
             hold_still(target, pg_sys::RowExclusiveLock)?;
             work()
         });
@@ -168,7 +202,7 @@ impl Host for Caller {
     fn timed_out(&mut self, _target: &Target, _rows: usize, _failure: &Failure) {}
 
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction {
-        if sandbox::session_belongs_to(owner) { Restriction::PathOnly } else { Restriction::Full }
+        sandbox::restriction_of(owner)
     }
 
     fn reaped(&mut self, rows: u64) {

@@ -52,6 +52,12 @@ impl Failure {
         self
     }
 
+    /// As a failure of something larger, with a remedy for that.
+    pub fn of(self, what: &str, hint: &str) -> Failure {
+        let message = format!("{what}: {}", self.message);
+        Failure { message, hint: Some(hint.into()), ..self }
+    }
+
     /// Reports it at `level` under a message of our own, which names the object.
     pub fn report_as(&self, level: PgLogLevel, message: String) {
         let detail = match &self.detail {

@@ -14,6 +14,7 @@ use super::{exit, process, say, sql, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
+use crate::decide::pace::Pace;
 use pgrx::{PgLogLevel, pg_sys};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct Fenced<'a> {
     pub until: Ticks,
     /// How long the last read or batch took.
     pub took: Duration,
+    pub pace: &'a mut Pace,
 }
 
 impl Fenced<'_> {
@@ -137,10 +139,12 @@ impl Host for Fenced<'_> {
     }
 
     fn reaped(&mut self, rows: u64) {
+        self.pace.reaped(rows, ticks());
         self.place.tell(|slot| slot.rows_reaped += rows as i64);
     }
 
     fn should_yield(&mut self) -> bool {
-        ticks() >= self.until || process::reload_pending()
+        let now = ticks();
+        now >= self.until || self.pace.must_wait(now) || process::reload_pending()
     }
 }

@@ -12,6 +12,7 @@
 //! | `timeouts` | the two strikes that end a statement |
 //! | `extension` | where the extension lives in this database |
 //! | `policies` | what is watched |
+//! | `filter` | the filter of a policy, analysed |
 //! | `target` | one table to sweep, and what is due in it |
 //! | `relation` | a table under lock, as it is now |
 //! | `pass` | one policy's part of a sweep, the same for worker and function |
@@ -50,6 +51,7 @@ mod exit;
 pub mod extension;
 pub mod failure;
 mod fenced;
+pub mod filter;
 mod held;
 pub mod launcher;
 mod leadership;

@@ -2,7 +2,7 @@
 
 use super::clock::iso;
 use super::say;
-use super::target::Target;
+use super::target::{Target, Watched};
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::Pass;
 use crate::decide::{ServerTime, micros};
@@ -21,9 +21,9 @@ pub fn log(target: &Target, rule: Rule, reaped_at: ServerTime, orphans: &[Orphan
     }
 }
 
-/// Says how many rows of a pass had no line of their own.
-pub fn log_rest(target: &Target, pass: &Pass) {
-    if pass.unlogged > 0 {
+/// Says how many barriers of a pass had no line of their own. Rows of other tables have none.
+pub fn log_rest(target: &Target, watched: &Watched, pass: &Pass) {
+    if pass.unlogged > 0 && watched.barrier.is_some() {
         let all = pass.reaped();
         warn(
             &format!(

@@ -8,7 +8,7 @@ use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::orphans;
 use super::reaper::{Reaper, item_pointer};
-use super::sandbox::Restriction;
+use super::sandbox::{Restriction, as_owner};
 use super::sql::{self, Arg};
 use super::target::{Target, Watched};
 use crate::decide::batch::BatchSize;
@@ -16,7 +16,7 @@ use crate::decide::config::Settings;
 use crate::decide::deadline::Deadline;
 use crate::decide::orphan::Rule;
 use crate::decide::progress::{Pass, Progress, STUCK_STEP, StuckScan, Tid};
-use crate::decide::{Ticks, micros};
+use crate::decide::{ServerTime, Ticks, micros};
 use pgrx::pg_sys;
 use std::time::Duration;
 
@@ -86,6 +86,8 @@ impl Limits {
 /// What the passes of one table remember.
 #[derive(Clone, Debug)]
 pub struct Memory {
+    /// What `progress` is about.
+    watched: Option<Watched>,
     progress: Progress,
     stuck: StuckScan,
     size: BatchSize,
@@ -94,6 +96,7 @@ pub struct Memory {
 impl Memory {
     pub fn new(batch_size: usize) -> Self {
         Memory {
+            watched: None,
             progress: Progress::default(),
             stuck: StuckScan::default(),
             size: BatchSize::new(batch_size),
@@ -125,6 +128,11 @@ pub fn expired<H: Host>(
     memory: &mut Memory,
     limits: &Limits,
 ) -> Result<End, Stop> {
+    if memory.watched.as_ref() != Some(watched) {
+        // A place in the order of one column is none in that of another.
+        memory.progress = Progress::default();
+        memory.watched = Some(watched.clone());
+    }
     let now = server_now();
     let bound = match watched.deadline.is_the_column() {
         true => now,
@@ -142,7 +150,7 @@ pub fn expired<H: Host>(
         // What was reaped before an error is reaped.
         Ok(End::MaxRows) | Err(_) => {}
     }
-    orphans::log_rest(target, &pass);
+    orphans::log_rest(target, watched, &pass);
     end
 }
 
@@ -208,13 +216,43 @@ pub fn stuck<H: Host>(
     let mut rows = reaper.read(&scan, &args)?;
     rows.truncate(usize::try_from(limits.max_rows).unwrap_or(usize::MAX));
     let outcome = reaper.reap(&rows, &mut memory.size, limits.batch_size, &mut pass);
-    orphans::log_rest(target, &pass);
+    orphans::log_rest(target, &watched, &pass);
     if !outcome? {
         // The same step again, at once: what it had reaped is gone by then.
         return Ok(Some(End::CutShort));
     }
     let last = memory.stuck.step_done(blocks, began, ticks(), timeout);
     Ok(Some(if last { End::Done } else { End::CutShort }))
+}
+
+/// How many rows ahead are looked at for one that the filter lets through.
+const LOOK_AHEAD: i64 = 100;
+
+/// How long until the next row of `target` is due, if one is to come. Not looked for where finding
+/// out would cost more than a probe of an index.
+pub fn due_in<H: Host>(
+    host: &mut H,
+    target: &Target,
+    watched: &Watched,
+    memory: &Memory,
+) -> Result<Option<Duration>, Failure> {
+    if !memory.progress.probes_are_cheap() {
+        return Ok(None);
+    }
+    let template = include_str!("../../sql/sweep/next.sql");
+    let statement = watched.statement(template, &target.name, server_now());
+    let restriction = host.restriction(target.owner);
+    let found = host.read(target, || {
+        let bound = Arg::Key(watched.deadline.column_type, watched.bound(server_now())?);
+        as_owner(target.owner, restriction, || {
+            sql::query(&statement, &[bound, Arg::Int8(LOOK_AHEAD)], |row| Ok(row.int8(1)))
+        })
+    })?;
+    let due = found.into_iter().flatten().next().filter(|due| *due != ServerTime::MAX);
+    Ok(due.map(|due| {
+        let wait = due.saturating_sub(server_now());
+        Duration::from_micros(u64::try_from(wait).unwrap_or(0))
+    }))
 }
 
 /// How many blocks a table has.

@@ -26,8 +26,13 @@ pub struct Policies {
 /// The expressions that yield the type names of [`COLUMNS`] of the table `c`, null where there is
 /// no such column.
 pub fn type_expressions() -> String {
-    let template = include_str!("../../sql/column_type.sql");
-    COLUMNS.map(|column| template.replace("@column@", &format!("'{column}'"))).join(",\n  ")
+    COLUMNS.map(|column| type_expression(&format!("'{column}'"))).join(",\n  ")
+}
+
+/// The expression that yields the type name of the column of the table `c` that `name`, an
+/// expression, names.
+pub fn type_expression(name: &str) -> String {
+    include_str!("../../sql/column_type.sql").replace("@column@", name)
 }
 
 /// The columns whose type names stand in `row` from column `first` on.
@@ -43,10 +48,7 @@ pub fn columns(row: &Row, first: usize) -> Vec<Column> {
 pub fn load(extension: &Extension) -> Result<Policies, Failure> {
     let statement = extension
         .sql(include_str!("../../sql/policies.sql"))
-        .replace(
-            "@type@",
-            &include_str!("../../sql/column_type.sql").replace("@column@", "p.expires_column"),
-        )
+        .replace("@type@", &type_expression("p.expires_column"))
         .replace("@types@", &type_expressions());
     let mut policies = Policies { targets: vec![], bereft: vec![] };
     sql::query(&statement, &[], |row| {
@@ -68,7 +70,10 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
             name,
             owner: required(row.oid(4), "owner")?,
             watched,
+            enabled: row.bool(15) == Some(true),
             batch_size: row.int8(16).and_then(|rows| usize::try_from(rows).ok()),
+            rate_limit: row.int8(17).and_then(|rows| u32::try_from(rows).ok()),
+            sweep_interval: row.int8(18).map(duration),
             stuck_timeout: row.int8(19).map(duration),
         });
         Ok(())
@@ -84,7 +89,7 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
     }
     let time_zone = row.text(13);
     let column_type =
-        deadline_type(name, &row.text(8).unwrap_or_default(), row.text(10), &time_zone)?;
+        deadline_type(name, &row.text(8).unwrap_or_default(), row.text(10), time_zone.is_some())?;
     let deadline = Deadline {
         column: row.text(9).unwrap_or_default(),
         column_type,
@@ -100,7 +105,7 @@ pub fn deadline_type(
     relation: &str,
     column: &str,
     found: Option<String>,
-    time_zone: &Option<String>,
+    has_time_zone: bool,
 ) -> Result<ColumnType, Refusal> {
     let (relation, column) = (relation.to_owned(), column.to_owned());
     let Some(found) = found else {
@@ -108,7 +113,7 @@ pub fn deadline_type(
     };
     match ColumnType::of(&found) {
         None => Err(Refusal::NotADeadline { relation, column, found }),
-        Some(ColumnType::Timestamp | ColumnType::Date) if time_zone.is_none() => {
+        Some(ColumnType::Timestamp | ColumnType::Date) if !has_time_zone => {
             Err(Refusal::NoTimeZone { relation, column, found })
         }
         Some(column_type) => Ok(column_type),
@@ -136,25 +141,42 @@ pub fn kind_name(kind: &str) -> &'static str {
     }
 }
 
-/// A policy, by its table.
+/// A policy, as far as it must be known to decide about it.
 pub struct Policy {
     pub id: i64,
     /// The one that the extension came with.
     pub builtin: bool,
+    /// It watches a table of barriers.
+    pub barrier: bool,
+    pub relation: pg_sys::Oid,
 }
 
-/// The policy of `relation`, which the caller may have no right to look up.
-pub fn find(extension: &Extension, relation: pg_sys::Oid) -> Result<Option<Policy>, Failure> {
-    let statement = extension.sql(
-        "SELECT id, builtin FROM @schema@.pg_reaper_policy \
-         WHERE relation OPERATOR(pg_catalog.=) $1",
-    );
-    let found = as_owner(extension.owner, Restriction::Full, || {
-        sql::query(&statement, &[Arg::Oid(relation)], |row| {
-            Ok(Policy { id: required(row.int8(1), "id")?, builtin: row.bool(2) == Some(true) })
-        })
-    })?;
+/// The policies of `relation`, which the caller may have no right to look up.
+pub fn of(extension: &Extension, relation: pg_sys::Oid) -> Result<Vec<Policy>, Failure> {
+    look_up(extension, "relation OPERATOR(pg_catalog.=) $1", Arg::Oid(relation))
+}
+
+/// The policy `id`, likewise.
+pub fn by_id(extension: &Extension, id: i64) -> Result<Option<Policy>, Failure> {
+    let found = look_up(extension, "id OPERATOR(pg_catalog.=) $1", Arg::Int8(id))?;
     Ok(found.into_iter().next())
+}
+
+fn look_up(extension: &Extension, condition: &str, arg: Arg) -> Result<Vec<Policy>, Failure> {
+    let statement = extension.sql(
+        "SELECT id, builtin, kind OPERATOR(pg_catalog.=) 'barrier', relation \
+         FROM @schema@.pg_reaper_policy WHERE ",
+    ) + condition;
+    as_owner(extension.owner, Restriction::Full, || {
+        sql::query(&statement, &[arg], |row| {
+            Ok(Policy {
+                id: required(row.int8(1), "id")?,
+                builtin: row.bool(2) == Some(true),
+                barrier: row.bool(3) == Some(true),
+                relation: required(row.oid(4), "relation")?,
+            })
+        })
+    })
 }
 
 /// Ends policies: their table is gone, or was disowned.

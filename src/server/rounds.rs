@@ -11,6 +11,8 @@ use super::target::Target;
 use super::transaction::in_transaction;
 use super::{extension::Extension, say, status::Place, title};
 use crate::decide::config::Settings;
+use crate::decide::pace::Pace;
+use crate::decide::rota::Visit;
 use crate::decide::{Ticks, schedule};
 use pgrx::{PgLogLevel, pg_sys};
 use std::collections::HashMap;
@@ -20,7 +22,18 @@ use std::time::Duration;
 #[derive(Default)]
 pub struct Rounds {
     memories: HashMap<(i64, pg_sys::Oid), Memory>,
+    turns: HashMap<(i64, pg_sys::Oid), Turn>,
     troubles: HashMap<(i64, pg_sys::Oid), Trouble>,
+}
+
+/// When one table is visited.
+#[derive(Default)]
+struct Turn {
+    /// The table and its policy as they were.
+    of: Option<Target>,
+    /// Not before this.
+    next: Ticks,
+    pace: Pace,
 }
 
 /// A table whose sweep has failed.
@@ -45,8 +58,11 @@ pub struct Swept {
 const SLICE: Duration = Duration::from_secs(1);
 
 impl Rounds {
-    /// Tries policies that failed again at once: somebody changed the settings.
+    /// Visits all tables at once, those that failed too: somebody changed the settings.
     pub fn forgive(&mut self) {
+        for turn in self.turns.values_mut() {
+            turn.next = Ticks::ZERO;
+        }
         for trouble in self.troubles.values_mut() {
             trouble.next_try = Ticks::ZERO;
         }
@@ -59,13 +75,14 @@ impl Rounds {
         self.troubles.insert((target.policy, target.relation), trouble);
     }
 
-    /// One sweep, by a leader.
+    /// One sweep, by a leader, in the cycle that `began` then.
     pub fn sweep(
         &mut self,
         extension: &Extension,
         leadership: &mut Leadership,
         settings: &Settings,
         place: &Place,
+        began: Ticks,
     ) -> Result<Swept, Failure> {
         let policies = in_transaction(|| policies::load(extension))?;
         if !policies.bereft.is_empty() {
@@ -77,6 +94,7 @@ impl Rounds {
         }
         let known: Vec<_> = policies.targets.iter().map(|t| (t.policy, t.relation)).collect();
         self.memories.retain(|key, _| known.contains(key));
+        self.turns.retain(|key, _| known.contains(key));
         self.troubles.retain(|key, _| known.contains(key));
 
         let told = place.told();
@@ -94,7 +112,7 @@ impl Rounds {
         }
 
         let mut swept = Swept { clean: true, ..Swept::default() };
-        for target in &policies.targets {
+        for target in policies.targets.iter().filter(|target| target.enabled) {
             // Reads do not stamp, so a row of slow ones could use up the trust of a renewal.
             if leadership.ageing(ticks(), settings.lease_duration) {
                 leadership.reassure(settings, &ticks);
@@ -103,7 +121,7 @@ impl Rounds {
                 swept.clean = false;
                 break;
             }
-            self.one(target, leadership, settings, place, &mut swept);
+            self.one(target, leadership, settings, place, began, &mut swept);
         }
         swept.failures_in_a_row =
             self.troubles.values().map(|trouble| trouble.failures).max().unwrap_or(0);
@@ -116,6 +134,7 @@ impl Rounds {
         leadership: &mut Leadership,
         settings: &Settings,
         place: &Place,
+        began: Ticks,
         swept: &mut Swept,
     ) {
         let key = (target.policy, target.relation);
@@ -125,15 +144,27 @@ impl Rounds {
             swept.due = earliest(swept.due, trouble.next_try);
             return;
         }
+        let turn = self.turns.entry(key).or_default();
+        if turn.of.as_ref() != Some(target) {
+            // What was decided by other settings does not hold any more.
+            *turn = Turn { of: Some(target.clone()), next: Ticks::ZERO, ..*turn };
+        }
+        if began < turn.next {
+            swept.due = earliest(swept.due, turn.next);
+            return;
+        }
+        turn.pace.limit(target.rate_limit);
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
         let until = ticks() + settings.interval.min(SLICE);
-        let mut host = Fenced { leadership, settings, place, until, took: Duration::ZERO };
+        let (took, pace) = (Duration::ZERO, &mut turn.pace);
+        let mut host = Fenced { leadership, settings, place, until, took, pace };
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
-        let outcome = passes(&mut host, target, memory, settings);
+        let outcome = passes(&mut host, target, memory, settings, began);
         title::activity(None);
         match outcome {
-            Ok((end, due)) => {
-                swept.due = due.map_or(swept.due, |due| earliest(swept.due, due));
+            Ok((end, next)) => {
+                turn.next = next;
+                swept.due = earliest(swept.due, next);
                 // A pass that was cut short, after a timeout perhaps, has not gone through yet.
                 if end == End::CutShort {
                     swept.clean = false;
@@ -172,26 +203,43 @@ fn earliest(one: Option<Ticks>, other: Ticks) -> Option<Ticks> {
     Some(one.map_or(other, |one| one.min(other)))
 }
 
-/// Both rules of one table; returns how far it came, and when it wants to be swept again before the
-/// interval is over.
+/// Both rules of one table; returns how far it came, and when it wants to be visited again.
 fn passes(
     host: &mut Fenced,
     target: &Target,
     memory: &mut Memory,
     settings: &Settings,
-) -> Result<(End, Option<Ticks>), Stop> {
+    began: Ticks,
+) -> Result<(End, Ticks), Stop> {
     let watched = target.watched.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
-    let limits = Limits::of(target, settings, u64::MAX);
+    let mut limits = Limits::of(target, settings, u64::MAX);
+    limits.batch_size = host.pace.batch(limits.batch_size);
     let end = pass::expired(host, target, watched, memory, &limits)?;
-    let mut due = (end == End::CutShort).then_some(Ticks::ZERO);
+    let mut stuck_due = None;
     if watched.barrier.is_some_and(|shape| shape.last_progress_at) && limits.stuck_timeout.is_some()
     {
         if ticks() >= memory.stuck_due() {
             pass::stuck(host, target, watched, memory, &limits)?;
         }
-        due = earliest(due, memory.stuck_due());
+        stuck_due = Some(memory.stuck_due());
     }
-    Ok((end, due))
+    let cut_short = end == End::CutShort;
+    let own_interval = target.sweep_interval.is_some();
+    let due_in = match cut_short || own_interval {
+        true => None,
+        false => pass::due_in(host, target, watched, memory)?,
+    };
+    let visit = Visit {
+        began,
+        ended: ticks(),
+        cut_short,
+        interval: target.sweep_interval.unwrap_or(settings.interval),
+        own_interval,
+        due_in,
+        stuck_due,
+        free_at: host.pace.free_at,
+    };
+    Ok((end, visit.next()))
 }
 
 /// Says what failed, how often in a row, and when it is tried again.

@@ -42,6 +42,11 @@ pub enum Restriction {
     PathOnly,
 }
 
+/// How tightly a caller's session is held that acts as `owner`.
+pub fn restriction_of(owner: pg_sys::Oid) -> Restriction {
+    if session_belongs_to(owner) { Restriction::PathOnly } else { Restriction::Full }
+}
+
 /// Sets a setting until the nesting level or the transaction ends.
 fn set_locally(name: &CStr, value: &CStr) {
     // SAFETY: both strings are NUL-terminated; GUC_ACTION_SAVE is undone at the nesting level.
@@ -60,7 +65,12 @@ fn set_locally(name: &CStr, value: &CStr) {
 }
 
 fn pin_path() {
-    set_locally(c"search_path", c"pg_catalog, pg_temp");
+    set_path(c"pg_catalog, pg_temp");
+}
+
+/// Sets the `search_path` until the nesting level of settings ends.
+pub fn set_path(path: &CStr) {
+    set_locally(c"search_path", path);
 }
 
 /// Runs `work`, a function called from SQL, with a `search_path` of ours: the caller's may name

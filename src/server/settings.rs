@@ -29,6 +29,9 @@ static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static STATEMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static LOG_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(100);
 
+/// The most rows that a batch may have.
+pub const MOST_ROWS: i32 = 100_000;
+
 const HOUR_MS: i32 = 3_600_000;
 const DAY_MS: i32 = 24 * HOUR_MS;
 
@@ -114,7 +117,7 @@ pub fn define() {
         Int {
             name: c"pg_reaper.batch_size",
             setting: &BATCH_SIZE,
-            range: (1, 100_000),
+            range: (1, MOST_ROWS),
             context: GucContext::Suset,
             unit: GucFlags::default(),
             short: c"Most rows in one batch, which is one transaction.",

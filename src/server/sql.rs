@@ -42,6 +42,8 @@ pub enum Arg<'a> {
     Key(ColumnType, ServerTime),
     Tid(pg_sys::ItemPointerData),
     Tids(&'a [pg_sys::ItemPointerData]),
+    /// A value of this type, as a caller gave it.
+    Raw(pg_sys::Oid, Option<pg_sys::Datum>),
 }
 
 impl Arg<'_> {
@@ -55,6 +57,7 @@ impl Arg<'_> {
             Arg::Key(ColumnType::Date, _) => pg_sys::DATEOID,
             Arg::Tid(_) => pg_sys::TIDOID,
             Arg::Tids(_) => pg_sys::TIDARRAYOID,
+            Arg::Raw(type_oid, _) => *type_oid,
         }
     }
 
@@ -72,6 +75,7 @@ impl Arg<'_> {
             Arg::Time(time) | Arg::Key(_, time) => time.into_datum(),
             Arg::Tid(tid) => Some(pg_sys::Datum::from(std::ptr::from_ref(tid))),
             Arg::Tids(tids) => Some(tid_array(tids)),
+            Arg::Raw(_, value) => *value,
         }
     }
 }

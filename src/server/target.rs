@@ -11,7 +11,7 @@ use pgrx::pg_sys;
 use std::time::Duration;
 
 /// One table that holds rows of a policy: the watched table itself, or a leaf of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub policy: i64,
     pub relation: pg_sys::Oid,
@@ -20,8 +20,12 @@ pub struct Target {
     pub owner: pg_sys::Oid,
     /// What is due in it, or why it cannot be swept now.
     pub watched: Result<Watched, Refusal>,
+    pub enabled: bool,
     /// The policy's own settings, where it has any.
     pub batch_size: Option<usize>,
+    /// The most rows reaped in a second.
+    pub rate_limit: Option<u32>,
+    pub sweep_interval: Option<Duration>,
     /// Zero: off.
     pub stuck_timeout: Option<Duration>,
 }
@@ -54,7 +58,13 @@ impl Watched {
         }
         sql::filled(
             template,
-            &[("deadline", &self.deadline.column), ("table", table), ("also", &also)],
+            &[
+                ("deadline", &self.deadline.column),
+                ("due", &self.deadline.of_row()),
+                ("filter", self.filter.as_deref().unwrap_or("true")),
+                ("table", table),
+                ("also", &also),
+            ],
         )
     }
 

@@ -69,6 +69,8 @@ struct Worker {
     place: &'static Place,
     /// How long to wait after this cycle.
     next: Duration,
+    /// When the lease is seen to again. Cycles before that are about deadlines.
+    lead_at: Ticks,
     /// Failures in a row of cycles as such, not of one policy.
     failures: u32,
     /// The last trouble with settings that was complained about.
@@ -99,6 +101,7 @@ impl Worker {
             rounds: Rounds::default(),
             place,
             next: Duration::ZERO,
+            lead_at: Ticks::ZERO,
             failures: 0,
             complained: None,
             skewed: Skew::None,
@@ -113,6 +116,7 @@ impl Worker {
     fn reloaded(&mut self) {
         self.take_up();
         self.rounds.forgive();
+        self.lead_at = Ticks::ZERO;
     }
 
     fn take_up(&mut self) {
@@ -144,7 +148,7 @@ impl Worker {
             Some(settings) if !settings.enabled => {
                 Ok(self.idle(State::Disabled, "pg_reaper.enabled is off"))
             }
-            Some(settings) => self.lead_and_sweep(&settings),
+            Some(settings) => self.lead_and_sweep(&settings, began),
         };
         let due = match outcome {
             Ok(due) => {
@@ -173,7 +177,11 @@ impl Worker {
         None
     }
 
-    fn lead_and_sweep(&mut self, settings: &Settings) -> Result<Option<Ticks>, Failure> {
+    fn lead_and_sweep(
+        &mut self,
+        settings: &Settings,
+        began: Ticks,
+    ) -> Result<Option<Ticks>, Failure> {
         let Some(extension) = in_transaction(Extension::find)? else {
             self.leadership.extension_gone();
             // SAFETY: reads a variable of this process.
@@ -182,7 +190,12 @@ impl Worker {
         if self.outdated(&extension) {
             return Ok(self.idle(State::Outdated, "the extension is newer than the library"));
         }
-        self.leadership.turn(&extension, settings, &ticks)?;
+        let lease = settings.lease_duration;
+        let sure = self.leadership.acts(began) && !self.leadership.ageing(began, lease);
+        if began >= self.lead_at || !sure {
+            self.leadership.turn(&extension, settings, &ticks)?;
+            self.lead_at = began + settings.interval;
+        }
         if !self.leadership.acts(ticks()) {
             self.state = State::Standby;
             let soon = ticks() + (settings.interval / 10).max(SOON);
@@ -191,7 +204,7 @@ impl Worker {
         self.state = State::Leader;
         self.report();
         let Swept { clean, failures_in_a_row, due } =
-            self.rounds.sweep(&extension, &mut self.leadership, settings, self.place)?;
+            self.rounds.sweep(&extension, &mut self.leadership, settings, self.place, began)?;
         self.place.tell(|slot| {
             slot.failures_in_a_row = i32::try_from(failures_in_a_row).unwrap_or(i32::MAX);
             if clean {

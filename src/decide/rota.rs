@@ -1,0 +1,108 @@
+//! When each table is visited next.
+
+use super::Ticks;
+use std::time::Duration;
+
+/// The shortest rest between a visit and one that a deadline calls for. Deadlines that come thick
+/// are met together.
+const REST: Duration = Duration::from_millis(10);
+
+/// How many times as long as a visit the rest after it is, where deadlines come thick.
+const REST_SHARE: u32 = 4;
+
+/// Past a deadline by this much it is surely over: clocks are read in whole milliseconds.
+const PAST: Duration = Duration::from_millis(1);
+
+/// What a visit was like.
+#[derive(Clone, Copy, Debug)]
+pub struct Visit {
+    pub began: Ticks,
+    pub ended: Ticks,
+    /// There is more to do at once.
+    pub cut_short: bool,
+    /// The longest until the next one.
+    pub interval: Duration,
+    /// Whether the policy has an interval of its own, which deadlines do not shorten.
+    pub own_interval: bool,
+    /// How long after the end of the visit the next row is due.
+    pub due_in: Option<Duration>,
+    /// When the scan for rows without progress goes on.
+    pub stuck_due: Option<Ticks>,
+    /// When the policy's rate allows more.
+    pub free_at: Ticks,
+}
+
+impl Visit {
+    /// When the next one is due.
+    pub fn next(&self) -> Ticks {
+        let mut next = self.began + self.interval;
+        if let Some(due_in) = self.due_in.filter(|_| !self.own_interval) {
+            let rest = REST.max((self.ended.saturating_sub(self.began)) * REST_SHARE);
+            next = next.min(self.ended.saturating_add(rest.max(due_in.saturating_add(PAST))));
+        }
+        if let Some(stuck_due) = self.stuck_due {
+            next = next.min(stuck_due);
+        }
+        if self.cut_short {
+            next = self.ended;
+        }
+        next.max(self.free_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    const IDLE: Visit = Visit {
+        began: ms(1000),
+        ended: ms(1002),
+        cut_short: false,
+        interval: ms(5000),
+        own_interval: false,
+        due_in: None,
+        stuck_due: None,
+        free_at: Duration::ZERO,
+    };
+
+    #[test]
+    fn an_idle_table_is_visited_each_interval() {
+        assert_eq!(IDLE.next(), ms(6000));
+    }
+
+    #[test]
+    fn a_deadline_is_met_when_it_has_passed() {
+        assert_eq!(Visit { due_in: Some(ms(300)), ..IDLE }.next(), ms(1303));
+        assert_eq!(Visit { due_in: Some(ms(60_000)), ..IDLE }.next(), ms(6000));
+        assert_eq!(Visit { due_in: Some(Duration::MAX), ..IDLE }.next(), ms(6000));
+    }
+
+    #[test]
+    fn deadlines_that_come_thick_are_met_together() {
+        assert_eq!(Visit { due_in: Some(ms(0)), ..IDLE }.next(), ms(1012));
+        let dear = Visit { ended: ms(1100), due_in: Some(ms(0)), ..IDLE };
+        assert_eq!(dear.next(), ms(1500), "a fifth of the time at most");
+    }
+
+    #[test]
+    fn an_interval_of_its_own_is_not_shortened() {
+        let own = Visit { own_interval: true, interval: ms(60_000), due_in: Some(ms(5)), ..IDLE };
+        assert_eq!(own.next(), ms(61_000));
+    }
+
+    #[test]
+    fn what_was_cut_short_goes_on_at_once_unless_its_rate_forbids() {
+        let cut = Visit { cut_short: true, ..IDLE };
+        assert_eq!(cut.next(), ms(1002));
+        assert_eq!(Visit { free_at: ms(1700), ..cut }.next(), ms(1700));
+    }
+
+    #[test]
+    fn the_scan_for_rows_without_progress_has_times_of_its_own() {
+        assert_eq!(Visit { stuck_due: Some(ms(2000)), ..IDLE }.next(), ms(2000));
+    }
+}

@@ -1,0 +1,262 @@
+//! `pg_reaper_add_policy()`, `pg_reaper_alter_policy()` and `pg_reaper_drop_policy()`.
+//!
+//! What is asked for is written first and looked at as it then stands: whatever is wrong with it
+//! raises an error, which takes the row back. So both functions check the same, and the values
+//! never leave PostgreSQL, whose types and encodings they are of.
+
+use super::{answer, watchable};
+use crate::decide::refusal::Refusal;
+use crate::server::clock::server_now;
+use crate::server::extension::Extension;
+use crate::server::failure::Failure;
+use crate::server::filter::{self, Names};
+use crate::server::policies::{self, Policy};
+use crate::server::sandbox::{self, Restriction};
+use crate::server::settings::MOST_ROWS;
+use crate::server::sql::{self, Arg, Row, required};
+use crate::server::transaction::in_subtransaction;
+use pgrx::prelude::*;
+use std::ffi::CString;
+
+const ADD: [pg_sys::Oid; 10] = [
+    pg_sys::OIDOID,
+    pg_sys::NAMEOID,
+    pg_sys::INTERVALOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::INT4OID,
+    pg_sys::INT4OID,
+    pg_sys::INTERVALOID,
+    pg_sys::TEXTOID,
+    pg_sys::BOOLOID,
+];
+
+const ALTER: [pg_sys::Oid; 12] = [
+    pg_sys::INT8OID,
+    pg_sys::NAMEOID,
+    pg_sys::INTERVALOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::INT4OID,
+    pg_sys::INT4OID,
+    pg_sys::INTERVALOID,
+    pg_sys::TEXTOID,
+    pg_sys::INTERVALOID,
+    pg_sys::BOOLOID,
+    pg_sys::TEXTARRAYOID,
+];
+
+/// What a policy can be without; the names that `reset` knows.
+const OPTIONAL: [&str; 8] = [
+    "ttl",
+    "filter",
+    "name",
+    "batch_size",
+    "rate_limit",
+    "sweep_interval",
+    "time_zone",
+    "stuck_timeout",
+];
+
+/// Watches a table by one of its columns. Returns the policy's id. `sql/functions.sql` declares
+/// the parameters.
+#[pg_extern(sql = false)]
+fn pg_reaper_add_policy(call: pg_sys::FunctionCallInfo) -> i64 {
+    let path = callers_path();
+    answer(|| add(&arguments(call, &ADD), &path))
+}
+
+/// Changes a policy: NULL leaves a setting as it is, `reset` names those that go back to none.
+#[pg_extern(sql = false)]
+fn pg_reaper_alter_policy(call: pg_sys::FunctionCallInfo) {
+    let path = callers_path();
+    answer(|| alter(&arguments(call, &ALTER), &path));
+}
+
+/// Ends a policy. Its table stays as it is.
+#[pg_extern(sql = false)]
+fn pg_reaper_drop_policy(policy: i64) {
+    answer(|| {
+        let extension = Extension::expect()?;
+        let known = own(&extension, policy)?;
+        if known.builtin {
+            return Err(Refusal::BuiltIn { relation: policies::name_of(known.relation)? }.into());
+        }
+        sandbox::as_owner(extension.owner, Restriction::Full, || {
+            policies::forget(&extension, &[policy])
+        })
+    });
+}
+
+/// The `search_path` by which the caller's words are understood.
+fn callers_path() -> CString {
+    // SAFETY: the value of a setting, NUL-terminated.
+    unsafe { std::ffi::CStr::from_ptr(pg_sys::namespace_search_path) }.to_owned()
+}
+
+/// The arguments of a call, as PostgreSQL has them.
+fn arguments(call: pg_sys::FunctionCallInfo, types: &[pg_sys::Oid]) -> Vec<Arg<'static>> {
+    let argument = |(n, type_oid): (usize, &pg_sys::Oid)| {
+        // SAFETY: sql/functions.sql declares as many parameters as there are types, and of these
+        // types.
+        Arg::Raw(*type_oid, unsafe { pgrx::pg_getarg_datum(call, n) })
+    };
+    types.iter().enumerate().map(argument).collect()
+}
+
+fn add(args: &[Arg], path: &CString) -> Result<i64, Failure> {
+    let extension = Extension::expect()?;
+    let Arg::Raw(_, Some(relation)) = args[0] else {
+        return Err(Refusal::NothingNamed { parameter: "relation" }.into());
+    };
+    if matches!(args[1], Arg::Raw(_, None)) {
+        return Err(Refusal::NothingNamed { parameter: "expires_column" }.into());
+    }
+    let relation = pg_sys::Oid::from(relation.value() as u32);
+    watchable::own(&extension, relation)?.check(relation)?;
+    refuse_a_name_taken(&extension, &args[4])?;
+    let statement = extension.sql(include_str!("../../sql/policy/add.sql"));
+    let ids = sandbox::as_owner(extension.owner, Restriction::Full, || {
+        sql::query(&statement, args, |row| required(row.int8(1), "id"))
+    })?;
+    let id = required(ids.first().copied(), "id")?;
+    settle(&extension, id, relation, Some(path), true)?;
+    Ok(id)
+}
+
+fn alter(args: &[Arg], path: &CString) -> Result<(), Failure> {
+    let extension = Extension::expect()?;
+    let Arg::Raw(_, Some(policy)) = args[0] else {
+        return Err(Refusal::NothingNamed { parameter: "policy" }.into());
+    };
+    let policy = policy.value() as i64;
+    let known = own(&extension, policy)?;
+    refuse_a_name_taken(&extension, &args[4])?;
+    refuse_what_cannot_be_reset(&args[11])?;
+    let statement = extension.sql(include_str!("../../sql/policy/alter.sql"));
+    let written = matches!(args[3], Arg::Raw(_, Some(_)));
+    sandbox::as_owner(extension.owner, Restriction::Full, || sql::execute(&statement, args))?;
+    let column_is_new = matches!(args[1], Arg::Raw(_, Some(_)));
+    settle(&extension, policy, known.relation, written.then_some(path), column_is_new)
+}
+
+/// A policy that the caller may decide about.
+fn own(extension: &Extension, policy: i64) -> Result<Policy, Failure> {
+    let known = policies::by_id(extension, policy)?.ok_or(Refusal::NoPolicy { policy })?;
+    watchable::own(extension, known.relation)?;
+    Ok(known)
+}
+
+fn refuse_a_name_taken(extension: &Extension, name: &Arg) -> Result<(), Failure> {
+    let statement = extension.sql("SELECT id, name FROM @schema@.pg_reaper_policy WHERE name = $1");
+    let taken = sandbox::as_owner(extension.owner, Restriction::Full, || {
+        sql::query(&statement, std::slice::from_ref(name), |row| {
+            Ok(Refusal::NameTaken {
+                policy: required(row.int8(1), "id")?,
+                name: required(row.text(2), "name")?,
+            })
+        })
+    })?;
+    taken.into_iter().next().map_or(Ok(()), |refusal| Err(refusal.into()))
+}
+
+fn refuse_what_cannot_be_reset(reset: &Arg) -> Result<(), Failure> {
+    let named =
+        sql::query("SELECT unnest($1)", std::slice::from_ref(reset), |row| Ok(row.text(1)))?;
+    match named.into_iter().flatten().find(|name| !OPTIONAL.contains(&name.as_str())) {
+        Some(name) => Err(Refusal::NotOptional { name, known: OPTIONAL.join(", ") }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Looks at a policy as it was written, spells out its filter, and advises. `path` is what the
+/// names of a filter just written are looked up by.
+fn settle(
+    extension: &Extension,
+    policy: i64,
+    relation: pg_sys::Oid,
+    path: Option<&CString>,
+    column_is_new: bool,
+) -> Result<(), Failure> {
+    let table = watchable::own(extension, relation)?;
+    let statement = extension
+        .sql(include_str!("../../sql/policy/facts.sql"))
+        .replace("@most@", &MOST_ROWS.to_string())
+        .replace("@type@", &policies::type_expression("p.expires_column"));
+    let read = |row: &Row| Ok((invalid(row, &table.name), row.text(2), row.text(12)));
+    let found = sandbox::as_owner(extension.owner, Restriction::Full, || {
+        sql::query(&statement, &[Arg::Int8(policy)], read)
+    })?;
+    let Some((invalid, column, filter)) = found.into_iter().next() else {
+        return Err(Refusal::NoPolicy { policy }.into());
+    };
+    invalid?;
+    let mut kept = filter.clone();
+    if let Some(written) = &filter {
+        let names = path.map_or(Names::Qualified, |path| Names::Path(path));
+        let spelt = filter::spelt_out(relation, &table.name, table.owner, written, names)?;
+        let statement =
+            extension.sql("UPDATE @schema@.pg_reaper_policy SET filter = $2 WHERE id = $1");
+        sandbox::as_owner(extension.owner, Restriction::Full, || {
+            sql::execute(&statement, &[Arg::Int8(policy), Arg::Text(&spelt)])
+        })?;
+        kept = Some(spelt);
+    }
+    countable(extension, policy)?;
+    match column {
+        Some(column) if column_is_new => table.advise_index(relation, &column, kept.as_deref()),
+        _ => Ok(()),
+    }
+}
+
+/// Which setting of a policy is invalid, from the row of `facts.sql`.
+fn invalid(row: &Row, table: &str) -> Result<(), Refusal> {
+    let barrier = row.bool(1) == Some(true);
+    let column = row.text(2);
+    if barrier {
+        let given = [
+            ("expires_column", column.is_some()),
+            ("ttl", row.bool(13) == Some(true)),
+            ("filter", row.text(12).is_some()),
+            ("time_zone", row.bool(14) == Some(true)),
+        ];
+        if let Some((setting, _)) = given.into_iter().find(|(_, given)| *given) {
+            return Err(Refusal::OfExpiryOnly { setting });
+        }
+    } else if row.bool(15) == Some(true) {
+        return Err(Refusal::OfBarriersOnly { setting: "stuck_timeout" });
+    }
+    let settings = [
+        (4, "ttl", "an interval that is finite and not negative"),
+        (5, "time_zone", "the name of a time zone, as pg_timezone_names lists them"),
+        (6, "batch_size", "from 1 to 100000 rows"),
+        (7, "rate_limit", "one row a second or more"),
+        (8, "sweep_interval", "longer than nothing and at most a year"),
+        (9, "stuck_timeout", "an interval that is not negative, or 0 for none"),
+        (10, "name", "a name of one character or more"),
+    ];
+    for (n, setting, wanted) in settings {
+        if let Some(value) = row.text(n) {
+            return Err(Refusal::InvalidSetting { setting, value, wanted });
+        }
+    }
+    if !barrier {
+        let column = column.unwrap_or_default();
+        policies::deadline_type(table, &column, row.text(3), row.bool(14) == Some(true))?;
+    }
+    Ok(())
+}
+
+/// Whether the deadlines of a policy can be counted: an interval may reach beyond all time.
+fn countable(extension: &Extension, policy: i64) -> Result<(), Failure> {
+    let loaded =
+        sandbox::as_owner(extension.owner, Restriction::Full, || policies::load(extension))?;
+    for target in loaded.targets.iter().filter(|target| target.policy == policy) {
+        let watched = target.watched.as_ref().map_err(Clone::clone)?;
+        let now = server_now();
+        let what = format!("deadlines of table {} cannot be counted", target.name);
+        let hint = "Give a ttl of thousands of years at most.";
+        in_subtransaction(|| watched.bound(now)).map_err(|failure| failure.of(&what, hint))?;
+    }
+    Ok(())
+}

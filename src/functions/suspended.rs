@@ -1,0 +1,49 @@
+//! Why policies cannot be swept as they are now, for the view `pg_reaper_policies`.
+
+use super::answer;
+use crate::server::encoding::reportable;
+use crate::server::extension::Extension;
+use crate::server::failure::Failure;
+use crate::server::filter::{self, Names};
+use crate::server::policies;
+use crate::server::relation::hold_still;
+use crate::server::sandbox::{Restriction, as_owner};
+use crate::server::target::Target;
+use crate::server::transaction::in_subtransaction;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use std::collections::BTreeMap;
+
+/// A row for each policy that is suspended.
+#[pg_extern(sql = false)]
+fn pg_reaper_suspended() -> TableIterator<'static, (name!(policy, i64), name!(reason, String))> {
+    let found = answer(suspended);
+    TableIterator::new(found.into_iter().map(|(policy, why)| (policy, reportable(&why))))
+}
+
+fn suspended() -> Result<BTreeMap<i64, String>, Failure> {
+    let extension = Extension::expect()?;
+    let all = as_owner(extension.owner, Restriction::Full, || policies::load(&extension))?;
+    let gone = all.bereft.into_iter().map(|policy| (policy, "its table was dropped".into()));
+    let mut found: BTreeMap<i64, String> = gone.collect();
+    for target in &all.targets {
+        if let Some(why) = trouble(target) {
+            found.entry(target.policy).or_insert(why);
+        }
+    }
+    Ok(found)
+}
+
+/// What is wrong with one table of a policy.
+fn trouble(target: &Target) -> Option<String> {
+    let watched = match &target.watched {
+        Ok(watched) => watched,
+        Err(refusal) => return Some(refusal.to_string()),
+    };
+    let filter = watched.filter.as_ref()?;
+    let looked_at = in_subtransaction(|| {
+        hold_still(target, pg_sys::AccessShareLock)?;
+        filter::spelt_out(target.relation, &target.name, target.owner, filter, Names::Qualified)
+    });
+    looked_at.err().map(|failure| failure.message)
+}
