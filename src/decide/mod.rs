@@ -14,6 +14,7 @@ pub mod databases;
 pub mod deadline;
 pub mod fleet;
 pub mod lease;
+pub mod order;
 pub mod orphan;
 pub mod pace;
 pub mod progress;

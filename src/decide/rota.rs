@@ -13,6 +13,18 @@ const REST_SHARE: u32 = 4;
 /// Past a deadline by this much it is surely over: clocks are read in whole milliseconds.
 const PAST: Duration = Duration::from_millis(1);
 
+/// How long all tables that have a backlog may take together, before the others have their turn.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// The shortest visit to a table that has a backlog: below, the cycle around it costs more.
+const SHORTEST: Duration = Duration::from_millis(20);
+
+/// How long one table is visited at most, when `backlogs` were cut short the last time: so long that
+/// a deadline elsewhere waits for a round and no more.
+pub fn slice(backlogs: usize) -> Duration {
+    (ROUND / u32::try_from(backlogs.max(1)).unwrap_or(u32::MAX)).max(SHORTEST)
+}
+
 /// What a visit was like.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit {
@@ -68,6 +80,14 @@ mod tests {
         stuck_due: None,
         free_at: Duration::ZERO,
     };
+
+    #[test]
+    fn those_with_a_backlog_share_a_round() {
+        assert_eq!(slice(0), ROUND);
+        assert_eq!(slice(1), ROUND);
+        assert_eq!(slice(10), ms(25));
+        assert_eq!(slice(1_000_000), SHORTEST);
+    }
 
     #[test]
     fn an_idle_table_is_visited_each_interval() {

@@ -6,6 +6,7 @@ use super::sandbox::{Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
 use super::target::{Target, Watched};
 use crate::decide::deadline::{ColumnType, Deadline};
+use crate::decide::order::children_first;
 use crate::decide::refusal::Refusal;
 use crate::decide::shape::{Column, Shape};
 use pgrx::pg_sys;
@@ -17,7 +18,7 @@ const COLUMNS: [&str; 5] =
 
 /// All policies, as the catalogue has them now.
 pub struct Policies {
-    /// In the order of their policies.
+    /// In the order to sweep them in.
     pub targets: Vec<Target>,
     /// Policies whose table was dropped.
     pub bereft: Vec<i64>,
@@ -78,7 +79,26 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
         });
         Ok(())
     })?;
+    put_in_order(extension, &mut policies.targets)?;
     Ok(policies)
+}
+
+/// Puts the tables that hold foreign keys before those they point to.
+fn put_in_order(extension: &Extension, targets: &mut [Target]) -> Result<(), Failure> {
+    let mut ids: Vec<_> = targets.iter().map(|target| target.policy).collect();
+    ids.dedup();
+    if ids.len() < 2 {
+        return Ok(());
+    }
+    let statement = extension.sql(include_str!("../../sql/foreign_keys.sql"));
+    let keys = sql::query(&statement, &[], |row| {
+        Ok((required(row.int8(1), "policy")?, required(row.int8(2), "policy")?))
+    })?;
+    if !keys.is_empty() {
+        let order = children_first(&ids, &keys);
+        targets.sort_by_key(|target| order.iter().position(|policy| *policy == target.policy));
+    }
+    Ok(())
 }
 
 /// What is due in the table `name`, from the row that [`load`] reads.

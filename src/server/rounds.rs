@@ -12,7 +12,7 @@ use super::transaction::in_transaction;
 use super::{extension::Extension, say, status::Place, title};
 use crate::decide::config::Settings;
 use crate::decide::pace::Pace;
-use crate::decide::rota::Visit;
+use crate::decide::rota::{self, Visit};
 use crate::decide::{Ticks, schedule};
 use pgrx::{PgLogLevel, pg_sys};
 use std::collections::HashMap;
@@ -33,6 +33,8 @@ struct Turn {
     of: Option<Target>,
     /// Not before this.
     next: Ticks,
+    /// It was left with a backlog.
+    cut_short: bool,
     pace: Pace,
 }
 
@@ -53,9 +55,6 @@ pub struct Swept {
     /// When there is something to do before the next interval.
     pub due: Option<Ticks>,
 }
-
-/// The longest one table is swept before the others have their turn.
-const SLICE: Duration = Duration::from_secs(1);
 
 impl Rounds {
     /// Visits all tables at once, those that failed too: somebody changed the settings.
@@ -144,6 +143,7 @@ impl Rounds {
             swept.due = earliest(swept.due, trouble.next_try);
             return;
         }
+        let slice = rota::slice(self.turns.values().filter(|turn| turn.cut_short).count());
         let turn = self.turns.entry(key).or_default();
         if turn.of.as_ref() != Some(target) {
             // What was decided by other settings does not hold any more.
@@ -155,7 +155,7 @@ impl Rounds {
         }
         turn.pace.limit(target.rate_limit);
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
-        let until = ticks() + settings.interval.min(SLICE);
+        let until = ticks() + slice;
         let (took, pace) = (Duration::ZERO, &mut turn.pace);
         let mut host = Fenced { leadership, settings, place, until, took, pace };
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
@@ -164,6 +164,7 @@ impl Rounds {
         match outcome {
             Ok((end, next)) => {
                 turn.next = next;
+                turn.cut_short = end == End::CutShort;
                 swept.due = earliest(swept.due, next);
                 // A pass that was cut short, after a timeout perhaps, has not gone through yet.
                 if end == End::CutShort {
