@@ -12,7 +12,7 @@ use crate::server::encoding::reportable;
 use crate::server::failure::Failure;
 use crate::server::pass::Limits;
 use crate::server::relation::hold_still;
-use crate::server::sandbox::{self, as_owner};
+use crate::server::sandbox::{self, as_owner, with_lock_timeout};
 use crate::server::settings;
 use crate::server::sql::{self, Arg, Row, required};
 use crate::server::target::{Target, Watched};
@@ -65,19 +65,23 @@ fn preview(policy: Option<i64>, max_rows: Option<i32>) -> Result<Vec<Due>, Failu
         }
     };
     let settings = settings::read();
-    let mut found = Vec::new();
-    for target in targets(policy.map(Asked::Policy))? {
-        let room = max_rows - found.len();
-        match contained(|| one(&target, &settings, room)) {
-            Ok(due) => found.extend(due),
-            Err(failure) if policy.is_some() => return Err(failure),
-            Err(failure) => {
-                let message = format!("nothing is shown of {}: {}", target.name, failure.message);
-                failure.advised().report_as(PgLogLevel::WARNING, message);
+    let targets = targets(policy.map(Asked::Policy))?;
+    with_lock_timeout(settings.lock_limit(), || {
+        let mut found = Vec::new();
+        for target in targets {
+            let room = max_rows - found.len();
+            match contained(|| one(&target, &settings, room)) {
+                Ok(due) => found.extend(due),
+                Err(failure) if policy.is_some() => return Err(failure),
+                Err(failure) => {
+                    let name = &target.name;
+                    let message = format!("nothing is shown of {name}: {}", failure.message);
+                    failure.advised().report_as(PgLogLevel::WARNING, message);
+                }
             }
         }
-    }
-    Ok(found)
+        Ok(found)
+    })
 }
 
 /// What is due in one table, by either rule.

@@ -7,7 +7,8 @@ use crate::server::failure::Failure;
 use crate::server::filter::{self, Names};
 use crate::server::policies;
 use crate::server::relation::hold_still;
-use crate::server::sandbox::{Restriction, as_owner};
+use crate::server::sandbox::{Restriction, as_owner, with_lock_timeout};
+use crate::server::settings;
 use crate::server::target::Target;
 use crate::server::transaction::in_subtransaction;
 use pgrx::iter::TableIterator;
@@ -26,12 +27,14 @@ fn suspended() -> Result<BTreeMap<i64, String>, Failure> {
     let all = as_owner(extension.owner, Restriction::Full, || policies::load(&extension))?;
     let gone = all.bereft.into_iter().map(|policy| (policy, "its table was dropped".into()));
     let mut found: BTreeMap<i64, String> = gone.collect();
-    for target in &all.targets {
-        if let Some(why) = trouble(target) {
-            found.entry(target.policy).or_insert(why);
+    with_lock_timeout(settings::read().lock_limit(), || {
+        for target in &all.targets {
+            if let Some(why) = trouble(target) {
+                found.entry(target.policy).or_insert(why);
+            }
         }
-    }
-    Ok(found)
+        Ok(found)
+    })
 }
 
 /// What is wrong with one table of a policy.
@@ -45,5 +48,7 @@ fn trouble(target: &Target) -> Option<String> {
         hold_still(target, pg_sys::AccessShareLock)?;
         filter::spelt_out(target.relation, &target.name, target.owner, filter, Names::Qualified)
     });
-    looked_at.err().map(|failure| failure.message)
+    // Of a table that somebody holds locked nothing can be told.
+    let failure = looked_at.err().filter(|failure| !failure.is_lock())?;
+    Some(failure.message)
 }

@@ -44,6 +44,15 @@ impl Failure {
         self.code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
     }
 
+    /// Whether a lock could not be had: in time, or at all.
+    pub fn is_lock(&self) -> bool {
+        matches!(
+            self.code(),
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+                | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+        )
+    }
+
     /// With a hint, if it came without.
     pub fn advised(mut self) -> Failure {
         if self.hint.is_none() {
