@@ -25,6 +25,8 @@ pub struct Settings {
     pub lease_table: String,
     /// `None`: barriers without progress are left to their `expires_at`.
     pub stuck_timeout: Option<Duration>,
+    /// The share of the time, in percent, that the batches of a backlog may take.
+    pub duty_cycle: u32,
     pub batch_size: usize,
     pub lock_timeout: Duration,
     /// `None`: a third of the lease.
@@ -144,6 +146,7 @@ mod tests {
             leadership: Leadership::Lease,
             lease_table: String::new(),
             stuck_timeout: None,
+            duty_cycle: 100,
             batch_size: 1000,
             lock_timeout: Duration::from_secs(1),
             statement_timeout: None,

@@ -14,7 +14,8 @@ use super::{exit, process, say, sql, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
-use crate::decide::pace::Pace;
+use crate::decide::rate::Rate;
+use crate::decide::rest::{self, Rest};
 use pgrx::{PgLogLevel, pg_sys};
 use std::time::Duration;
 
@@ -26,7 +27,10 @@ pub struct Fenced<'a> {
     pub until: Ticks,
     /// How long the last read or batch took.
     pub took: Duration,
-    pub pace: &'a mut Pace,
+    pub rate: &'a mut Rate,
+    pub rest: &'a mut Rest,
+    /// How long there has been a backlog.
+    pub backlog: Duration,
 }
 
 impl Fenced<'_> {
@@ -139,12 +143,17 @@ impl Host for Fenced<'_> {
     }
 
     fn reaped(&mut self, rows: u64) {
-        self.pace.reaped(rows, ticks());
+        self.rate.reaped(rows, ticks());
         self.place.tell(|slot| slot.rows_reaped += rows as i64);
     }
 
     fn should_yield(&mut self) -> bool {
+        self.rest.worked(self.took, rest::share(self.settings.duty_cycle, self.backlog));
+        let rest = self.rest.take(self.until.saturating_sub(ticks()));
+        if !rest.is_zero() {
+            process::nap(rest);
+        }
         let now = ticks();
-        now >= self.until || self.pace.must_wait(now) || process::reload_pending()
+        now >= self.until || self.rate.must_wait(now) || process::reload_pending()
     }
 }

@@ -11,7 +11,8 @@ use super::target::Target;
 use super::transaction::in_transaction;
 use super::{extension::Extension, say, status::Place, title};
 use crate::decide::config::Settings;
-use crate::decide::pace::Pace;
+use crate::decide::rate::Rate;
+use crate::decide::rest::Rest;
 use crate::decide::rota::{self, Visit};
 use crate::decide::{Ticks, schedule};
 use pgrx::{PgLogLevel, pg_sys};
@@ -33,9 +34,10 @@ struct Turn {
     of: Option<Target>,
     /// Not before this.
     next: Ticks,
-    /// It was left with a backlog.
-    cut_short: bool,
-    pace: Pace,
+    /// Since when there is a backlog.
+    backlog: Option<Ticks>,
+    rate: Rate,
+    rest: Rest,
 }
 
 /// A table whose sweep has failed.
@@ -143,7 +145,7 @@ impl Rounds {
             swept.due = earliest(swept.due, trouble.next_try);
             return;
         }
-        let slice = rota::slice(self.turns.values().filter(|turn| turn.cut_short).count());
+        let slice = rota::slice(self.turns.values().filter(|turn| turn.backlog.is_some()).count());
         let turn = self.turns.entry(key).or_default();
         if turn.of.as_ref() != Some(target) {
             // What was decided by other settings does not hold any more.
@@ -153,18 +155,19 @@ impl Rounds {
             swept.due = earliest(swept.due, turn.next);
             return;
         }
-        turn.pace.limit(target.rate_limit);
+        turn.rate.limit(target.rate_limit);
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
         let until = ticks() + slice;
-        let (took, pace) = (Duration::ZERO, &mut turn.pace);
-        let mut host = Fenced { leadership, settings, place, until, took, pace };
+        let (took, rate, rest) = (Duration::ZERO, &mut turn.rate, &mut turn.rest);
+        let backlog = turn.backlog.map_or(Duration::ZERO, |since| began.saturating_sub(since));
+        let mut host = Fenced { leadership, settings, place, until, took, rate, rest, backlog };
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
         let outcome = passes(&mut host, target, memory, settings, began);
         title::activity(None);
         match outcome {
             Ok((end, next)) => {
                 turn.next = next;
-                turn.cut_short = end == End::CutShort;
+                turn.backlog = (end == End::CutShort).then(|| turn.backlog.unwrap_or(began));
                 swept.due = earliest(swept.due, next);
                 // A pass that was cut short, after a timeout perhaps, has not gone through yet.
                 if end == End::CutShort {
@@ -214,7 +217,7 @@ fn passes(
 ) -> Result<(End, Ticks), Stop> {
     let watched = target.watched.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
     let mut limits = Limits::of(target, settings, u64::MAX);
-    limits.batch_size = host.pace.batch(limits.batch_size);
+    limits.batch_size = host.rate.batch(limits.batch_size);
     let end = pass::expired(host, target, watched, memory, &limits)?;
     let mut stuck_due = None;
     if watched.barrier.is_some_and(|shape| shape.last_progress_at) && limits.stuck_timeout.is_some()
@@ -230,15 +233,17 @@ fn passes(
         true => None,
         false => pass::due_in(host, target, watched, memory)?,
     };
+    let ended = ticks();
+    let rested = ended + host.rest.settle();
     let visit = Visit {
         began,
-        ended: ticks(),
+        ended,
         cut_short,
         interval: target.sweep_interval.unwrap_or(settings.interval),
         own_interval,
         due_in,
         stuck_due,
-        free_at: host.pace.free_at,
+        free_at: host.rate.free_at.max(rested),
     };
     Ok((end, visit.next()))
 }

@@ -24,6 +24,7 @@ static LEADERSHIP: GucSetting<LeadershipSetting> =
     GucSetting::<LeadershipSetting>::new(LeadershipSetting::lease);
 static LEASE_TABLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static STUCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
+static DUTY_CYCLE: GucSetting<i32> = GucSetting::<i32>::new(25);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static STATEMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
@@ -124,6 +125,15 @@ pub fn define() {
             long: c"A batch that times out is tried again at half its size.",
         },
         Int {
+            name: c"pg_reaper.duty_cycle",
+            setting: &DUTY_CYCLE,
+            range: (1, 100),
+            context: GucContext::Suset,
+            unit: GucFlags::default(),
+            short: c"The share of the time, in percent, that the batches of a backlog may take.",
+            long: c"The worker rests in between. The share is doubled for each minute that a backlog lasts; 100 means no rest.",
+        },
+        Int {
             name: c"pg_reaper.lock_timeout",
             setting: &LOCK_TIMEOUT,
             range: (1, HOUR_MS),
@@ -179,6 +189,7 @@ pub fn read() -> Settings {
         },
         lease_table: LEASE_TABLE.get().map(|name| neutral(&name)).unwrap_or_default().trim().into(),
         stuck_timeout: optional(Duration::from_secs(u64::from(STUCK_TIMEOUT.get().unsigned_abs()))),
+        duty_cycle: DUTY_CYCLE.get().unsigned_abs(),
         batch_size: BATCH_SIZE.get().unsigned_abs() as usize,
         lock_timeout: millis(LOCK_TIMEOUT.get()),
         statement_timeout: optional(millis(STATEMENT_TIMEOUT.get())),

@@ -23,6 +23,8 @@ SETTINGS: dict[str, str] = {
     "max_connections": "100",
     "log_line_prefix": "%m [%p] ",
     "timezone": "UTC",
+    # Whatever backlog a test makes, it need not be worked off with rests in between.
+    "pg_reaper.duty_cycle": "100",
 }
 
 # What a failing test's report shows the logs of; see tests/conftest.py.

@@ -73,3 +73,23 @@ def test_a_backlog_of_one_policy_does_not_keep_the_others_waiting(make_server: C
     assert count(server, "large") > 0, "it was over before"
     after = wait_for(server, "leader")
     assert (after.pid, after.term) == (before.pid, before.term)
+
+
+def test_between_the_batches_of_a_backlog_the_worker_rests(make_server: Callable[..., Server]) -> None:
+    server = make_server({"pg_reaper.batch_size": "1", "pg_reaper.duty_cycle": "1", **BY_HAND})
+    expiring(server, "large")
+    server.execute(
+        "CREATE TABLE gone (at timestamptz)",
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_sleep(0.005); INSERT INTO public.gone VALUES (clock_timestamp()); RETURN OLD; END $$",
+        "CREATE TRIGGER slow BEFORE DELETE ON large FOR EACH ROW EXECUTE FUNCTION slow()",
+        "INSERT INTO large SELECT n, now() - n * interval '1 s' FROM generate_series(1, 6) n",
+    )
+    server.set(**{"pg_reaper.enabled": "on"})
+    wait_until(lambda: count(server, "large"), lambda n: n == 0, "the backlog to be worked off", 60)
+    # Five rests, each of 99 times 5 ms at least.
+    assert server.value("SELECT extract(epoch FROM max(at) - min(at)) FROM gone") > 2.4
+    # A row that falls due by itself is no backlog.
+    server.execute("INSERT INTO large VALUES (7)")
+    wait_until(lambda: count(server, "large"), lambda n: n == 0, "it to go")
+    assert wait_for(server, "leader").errors == 0

@@ -20,11 +20,12 @@ REFUSED = {
     "batch_size": ["0", "-1", "100001", "all", "1s", ""],
     "lock_timeout": ["0", "-1", "3600001ms", "never", ""],
     "statement_timeout": ["-1", "3600001ms", "never", ""],
+    "duty_cycle": ["0", "101", "half", ""],
     "log_limit": ["-1", "1000001", "all", ""],
 }
 
 # What makes sense for one database alone, and what is the whole server's.
-OF_A_DATABASE = ["lease_table", "stuck_timeout", "batch_size", "lock_timeout", "statement_timeout", "log_limit"]
+OF_A_DATABASE = ["lease_table", "stuck_timeout", "batch_size", "duty_cycle", "lock_timeout", "statement_timeout", "log_limit"]
 OF_THE_SERVER = ["enabled", "databases", "leadership", "interval", "lease_duration"]
 
 

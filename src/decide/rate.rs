@@ -9,18 +9,18 @@ use std::time::Duration;
 
 /// What one policy owes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pace {
+pub struct Rate {
     /// Rows a second; none: as many as there are.
     limit: Option<u32>,
     /// When the next batch may begin.
     pub free_at: Ticks,
 }
 
-impl Pace {
+impl Rate {
     /// The limit is this from now on.
     pub fn limit(&mut self, limit: Option<u32>) {
         if self.limit != limit {
-            *self = Pace { limit, ..Pace::default() };
+            *self = Rate { limit, ..Rate::default() };
         }
     }
 
@@ -48,37 +48,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn paced(limit: u32) -> Pace {
-        let mut pace = Pace::default();
-        pace.limit(Some(limit));
-        pace
+    fn paced(limit: u32) -> Rate {
+        let mut rate = Rate::default();
+        rate.limit(Some(limit));
+        rate
     }
 
     #[test]
     fn without_a_limit_nothing_waits() {
-        let mut pace = Pace::default();
-        pace.reaped(1_000_000, Duration::ZERO);
-        assert!(!pace.must_wait(Duration::ZERO));
-        assert_eq!(pace.batch(1000), 1000);
+        let mut rate = Rate::default();
+        rate.reaped(1_000_000, Duration::ZERO);
+        assert!(!rate.must_wait(Duration::ZERO));
+        assert_eq!(rate.batch(1000), 1000);
     }
 
     #[test]
     fn rows_are_paid_for_with_time() {
-        let mut pace = paced(100);
-        assert_eq!((pace.batch(1000), pace.batch(10), paced(1).batch(1000)), (50, 10, 1));
-        pace.reaped(50, Duration::from_secs(10));
-        assert!(pace.must_wait(Duration::from_millis(10_499)));
-        assert!(!pace.must_wait(Duration::from_millis(10_500)));
+        let mut rate = paced(100);
+        assert_eq!((rate.batch(1000), rate.batch(10), paced(1).batch(1000)), (50, 10, 1));
+        rate.reaped(50, Duration::from_secs(10));
+        assert!(rate.must_wait(Duration::from_millis(10_499)));
+        assert!(!rate.must_wait(Duration::from_millis(10_500)));
     }
 
     #[test]
     fn another_limit_begins_with_no_debt() {
-        let mut pace = paced(1);
-        pace.reaped(1000, Duration::ZERO);
-        pace.limit(Some(1));
-        assert!(pace.must_wait(Duration::from_secs(999)), "the same limit is no pardon");
-        pace.limit(Some(10));
-        assert!(!pace.must_wait(Duration::ZERO));
+        let mut rate = paced(1);
+        rate.reaped(1000, Duration::ZERO);
+        rate.limit(Some(1));
+        assert!(rate.must_wait(Duration::from_secs(999)), "the same limit is no pardon");
+        rate.limit(Some(10));
+        assert!(!rate.must_wait(Duration::ZERO));
     }
 
     proptest! {
@@ -89,14 +89,14 @@ mod tests {
             limit in 1u32..5_000,
             asks in proptest::collection::vec((0u64..400, 1usize..2_000), 1..200),
         ) {
-            let mut pace = paced(limit);
+            let mut rate = paced(limit);
             let mut now = Duration::ZERO;
             let mut done: Vec<(Duration, u64)> = vec![];
             for (wait, rows) in asks {
                 now += Duration::from_millis(wait);
-                if !pace.must_wait(now) {
-                    let rows = pace.batch(rows) as u64;
-                    pace.reaped(rows, now);
+                if !rate.must_wait(now) {
+                    let rows = rate.batch(rows) as u64;
+                    rate.reaped(rows, now);
                     done.push((now, rows));
                 }
             }
