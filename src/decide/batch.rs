@@ -17,6 +17,11 @@ impl BatchSize {
         self.current.clamp(1, setting.max(1))
     }
 
+    /// Whether it is the setting, as far as it ever grows.
+    pub fn is_whole(&self, setting: usize) -> bool {
+        self.get(setting) == setting.max(1)
+    }
+
     /// A batch went through: twice as many the next time, up to the setting.
     pub fn succeeded(&mut self, setting: usize) {
         self.current = self.get(setting).saturating_mul(2).min(setting.max(1));
@@ -56,11 +61,13 @@ mod tests {
         for expected in [2, 4, 8] {
             size.succeeded(1000);
             assert_eq!(size.get(1000), expected);
+            assert!(!size.is_whole(1000));
         }
         for _ in 0..20 {
             size.succeeded(1000);
         }
         assert_eq!(size.get(1000), 1000);
+        assert!(size.is_whole(1000));
     }
 
     proptest! {

@@ -10,6 +10,7 @@
 pub mod advice;
 pub mod batch;
 pub mod config;
+pub mod contention;
 pub mod databases;
 pub mod deadline;
 pub mod fleet;
@@ -23,7 +24,9 @@ pub mod rest;
 pub mod rota;
 pub mod schedule;
 pub mod shape;
+pub mod stuck;
 pub mod version;
+pub mod walk;
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! How one pass moves through the due rows of a table, and what the next one may skip.
 //!
-//! Rows are read in the order of (deadline, tid), so that any number of rows with one and the
-//! same deadline has an order too, and a pass that was cut short goes on exactly where it was.
-//! Entries of rows already deleted stay in the index until they are vacuumed, for hours while an
-//! old snapshot is held, so between passes a low-water mark is kept below which nothing is left.
+//! A pass goes through deadlines in their order, and through the rows of one deadline in the order
+//! of their tids, so that a pass that was cut short goes on exactly where it was. Entries of rows
+//! already deleted stay in the index until they are vacuumed, for hours while an old snapshot is
+//! held; so within a pass no entry is walked twice, and between passes a low-water mark is kept
+//! below which nothing is left.
 
 use super::{ServerTime, Ticks, schedule};
 use std::time::Duration;
@@ -15,6 +16,13 @@ pub struct Tid {
     pub offset: u16,
 }
 
+impl Tid {
+    /// Before every row: offsets count from 1.
+    pub const FIRST: Tid = Tid { block: 0, offset: 0 };
+    /// After every row.
+    pub const LAST: Tid = Tid { block: u32::MAX, offset: u16::MAX };
+}
+
 /// A due row, as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due {
@@ -22,16 +30,36 @@ pub struct Due {
     pub tid: Tid,
 }
 
-/// Before every row.
-const START: Due = Due { deadline: ServerTime::MIN, tid: Tid { block: 0, offset: 0 } };
+/// How far a pass has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It goes on with the first row from this deadline on, wherever that is.
+    From(ServerTime),
+    /// There was a row with this deadline, and it is the next.
+    At(ServerTime),
+    /// The rows of this deadline were tried up to this tid.
+    Within(Due),
+    /// All rows of this deadline were tried.
+    Past(ServerTime),
+}
+
+impl Place {
+    /// What rows that come after it come after, in the order of (deadline, tid).
+    pub fn after(self) -> Due {
+        match self {
+            Place::From(deadline) | Place::At(deadline) => Due { deadline, tid: Tid::FIRST },
+            Place::Within(due) => due,
+            Place::Past(deadline) => Due { deadline, tid: Tid::LAST },
+        }
+    }
+}
 
 /// A pass under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// Rows with a deadline before this are due. Fixed when the pass begins, so that it ends.
     pub cutoff: ServerTime,
-    /// Read what comes after this.
-    pub after: Due,
+    pub place: Place,
     /// Whether it began at the left edge of the index, and has not read from there yet.
     walk: bool,
     /// The first deadline that may have rows left: they were locked, or held back by a trigger.
@@ -43,9 +71,13 @@ pub struct Pass {
 }
 
 impl Pass {
+    fn new(cutoff: ServerTime, place: Place) -> Self {
+        Pass { cutoff, place, walk: false, left_over: None, logged: 0, unlogged: 0 }
+    }
+
     /// A pass over rows that are found in another way than by their deadline.
     pub fn unordered(cutoff: ServerTime) -> Self {
-        Pass { cutoff, after: START, walk: false, left_over: None, logged: 0, unlogged: 0 }
+        Pass::new(cutoff, Place::From(ServerTime::MIN))
     }
 
     /// Rows reaped so far.
@@ -56,9 +88,14 @@ impl Pass {
     /// A batch of `tried` rows, the first of them `first` and the last `last`, reaped `reaped`.
     pub fn batch_done(&mut self, first: Due, last: Due, tried: usize, reaped: u64) {
         if reaped < tried as u64 {
-            self.left_over.get_or_insert(first.deadline);
+            self.left(first.deadline);
         }
-        self.after = last;
+        self.place = Place::Within(last);
+    }
+
+    /// Rows with this deadline may be left, and none before it but what was noted before.
+    pub fn left(&mut self, deadline: ServerTime) {
+        self.left_over.get_or_insert(deadline);
     }
 }
 
@@ -83,13 +120,9 @@ impl Progress {
             return pass;
         }
         let low_water = self.low_water.filter(|_| ticks < self.next_walk);
-        let after = match low_water {
-            // The clock may have been set back behind the mark.
-            Some(mark) => Due { deadline: mark.min(now), ..START },
-            None => START,
-        };
-        let walk = low_water.is_none();
-        Pass { after, walk, ..Pass::unordered(now) }
+        // The clock may have been set back behind the mark.
+        let from = low_water.map_or(ServerTime::MIN, |mark| mark.min(now));
+        Pass { walk: low_water.is_none(), ..Pass::new(now, Place::From(from)) }
     }
 
     /// The first read of a pass ended after it `took` so long, waits for locks left out: what it
@@ -111,41 +144,17 @@ impl Progress {
         self.pass = Some(pass);
     }
 
+    /// The pass failed where it stood: what it could not have is there still, and no later pass may
+    /// take its absence for success.
+    pub fn fail(&mut self, pass: &Pass) {
+        let stands = pass.place.after().deadline;
+        let left = pass.left_over.map_or(stands, |left| left.min(stands));
+        self.low_water = self.low_water.map(|mark| mark.min(left));
+    }
+
     /// The pass came to its end: nothing is left below the mark.
     pub fn finish(&mut self, pass: &Pass) {
         self.low_water = Some(pass.left_over.map_or(pass.cutoff, |left| left.min(pass.cutoff)));
-    }
-}
-
-/// The slow scan for rows without progress, which no index serves: some blocks at a time.
-#[derive(Clone, Debug, Default)]
-pub struct StuckScan {
-    pub next_block: u32,
-    began: Ticks,
-    /// When the next step is due.
-    pub due: Ticks,
-}
-
-/// How many blocks one step of the scan reads.
-pub const STUCK_STEP: u32 = 1024;
-
-impl StuckScan {
-    /// A step over [`STUCK_STEP`] blocks of a table of `blocks` has been taken. True when it was
-    /// the last of its round.
-    pub fn step_done(&mut self, blocks: u32, began: Ticks, ended: Ticks, stuck: Duration) -> bool {
-        let took = ended.saturating_sub(began);
-        if self.next_block == 0 {
-            self.began = began;
-        }
-        self.next_block = self.next_block.saturating_add(STUCK_STEP);
-        let last = self.next_block >= blocks;
-        if last {
-            self.next_block = 0;
-            self.due = schedule::next_stuck_scan(self.began, ended, took, stuck);
-        } else {
-            self.due = schedule::next_step(ended, took);
-        }
-        last
     }
 }
 
@@ -156,6 +165,8 @@ mod tests {
     fn due(deadline: ServerTime, offset: u16) -> Due {
         Due { deadline, tid: Tid { block: 0, offset } }
     }
+
+    const START: Place = Place::From(ServerTime::MIN);
 
     const fn ms(n: u64) -> Ticks {
         Duration::from_millis(n)
@@ -172,19 +183,19 @@ mod tests {
     #[test]
     fn after_a_dear_walk_passes_begin_at_the_low_water_mark() {
         let mut progress = Progress::default();
-        assert_eq!(passed(&mut progress, 100, ms(0), ms(50)).after, START);
+        assert_eq!(passed(&mut progress, 100, ms(0), ms(50)).place, START);
         let mut next = progress.resume(200, ms(100));
-        assert_eq!(next.after, due(100, 0));
+        assert_eq!(next.place, Place::From(100));
         progress.first_read_done(&mut next, ms(101), ms(1));
         progress.finish(&next);
-        assert_eq!(progress.resume(300, ms(5049)).after, due(200, 0));
+        assert_eq!(progress.resume(300, ms(5049)).place, Place::From(200));
     }
 
     #[test]
     fn the_left_edge_is_walked_again_once_its_cost_is_a_small_share() {
         let mut progress = Progress::default();
         passed(&mut progress, 100, ms(0), ms(50));
-        assert_eq!(progress.resume(200, ms(5050)).after, START);
+        assert_eq!(progress.resume(200, ms(5050)).place, START);
     }
 
     #[test]
@@ -195,9 +206,20 @@ mod tests {
         pass.batch_done(due(10, 1), due(20, 2), 2, 2);
         pass.batch_done(due(30, 1), due(40, 2), 2, 1);
         pass.batch_done(due(50, 1), due(60, 2), 2, 0);
-        assert_eq!(pass.after, due(60, 2));
+        assert_eq!(pass.place, Place::Within(due(60, 2)));
         progress.finish(&pass);
-        assert_eq!(progress.resume(200, ms(60)).after, due(30, 0));
+        assert_eq!(progress.resume(200, ms(60)).place, Place::From(30));
+    }
+
+    #[test]
+    fn a_pass_that_failed_below_the_mark_takes_it_back_there() {
+        let mut progress = Progress::default();
+        passed(&mut progress, 100, ms(0), ms(50));
+        let mut walk = progress.resume(200, ms(5050));
+        progress.first_read_done(&mut walk, ms(5100), ms(50));
+        walk.place = Place::At(30);
+        progress.fail(&walk);
+        assert_eq!(progress.resume(300, ms(5200)).place, Place::From(30));
     }
 
     #[test]
@@ -213,17 +235,6 @@ mod tests {
     fn a_clock_set_back_does_not_leave_a_gap() {
         let mut progress = Progress::default();
         passed(&mut progress, 1000, ms(0), ms(50));
-        assert_eq!(progress.resume(500, ms(60)).after, due(500, 0));
-    }
-
-    #[test]
-    fn a_stuck_scan_goes_round_in_steps_and_rests_between_rounds() {
-        let mut scan = StuckScan::default();
-        let stuck = ms(40_000);
-        assert!(!scan.step_done(2000, ms(0), ms(2), stuck));
-        assert_eq!((scan.next_block, scan.due), (1024, ms(202)));
-        assert!(scan.step_done(2000, ms(202), ms(203), stuck));
-        assert_eq!((scan.next_block, scan.due), (0, ms(10_000)));
-        assert!(scan.step_done(0, ms(10_000), ms(10_000), stuck), "an empty table is one step");
+        assert_eq!(progress.resume(500, ms(60)).place, Place::From(500));
     }
 }

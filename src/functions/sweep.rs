@@ -188,6 +188,7 @@ impl Host for Caller {
     fn batch<T>(
         &mut self,
         target: &Target,
+        _told: bool,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Stop> {
         check_for_interrupts!();
@@ -208,6 +209,9 @@ impl Host for Caller {
     fn reaped(&mut self, rows: u64) {
         self.reaped += rows;
     }
+
+    /// What becomes durable is the caller's transaction.
+    fn settle(&mut self) {}
 
     fn should_yield(&mut self) -> bool {
         false

@@ -2,7 +2,7 @@
 
 use super::held::release_held;
 use super::status::Place;
-use super::{errcode, roster, say, settings, timeouts};
+use super::{errcode, roster, say, settings, tally, timeouts};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
@@ -133,6 +133,7 @@ unsafe extern "C-unwind" fn at_exit(_code: c_int, _argument: pg_sys::Datum) {
     unsafe { pg_sys::AbortOutOfAnyTransaction() };
     let place = PLACE.with_borrow(|place| *place);
     if let Some(place) = place {
+        tally::settle(place);
         place.leave(EXTENSION_GONE.load(Ordering::Relaxed));
     }
     if let Some(functions) = culprit() {

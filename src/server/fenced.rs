@@ -6,11 +6,11 @@ use super::failure::Failure;
 use super::leadership::{Fence, Leadership};
 use super::pass::{Host, Stop};
 use super::relation::hold_still;
-use super::sandbox::Restriction;
+use super::sandbox::{Restriction, set_locally};
 use super::status::Place;
 use super::target::Target;
 use super::transaction::in_transaction;
-use super::{exit, process, say, sql, timeouts};
+use super::{exit, process, say, sql, tally, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
@@ -21,19 +21,42 @@ use std::time::Duration;
 
 /// The worker, sweeping one table.
 pub struct Fenced<'a> {
-    pub leadership: &'a mut Leadership,
-    pub settings: &'a Settings,
-    pub place: &'a Place,
-    pub until: Ticks,
+    leadership: &'a mut Leadership,
+    settings: &'a Settings,
+    place: &'a Place,
+    until: Ticks,
     /// How long the last read or batch took.
-    pub took: Duration,
-    pub rate: &'a mut Rate,
-    pub rest: &'a mut Rest,
-    /// How long there has been a backlog.
-    pub backlog: Duration,
+    took: Duration,
+    /// The last batch was durable when it had committed, and so is all before it.
+    durable: bool,
+    pacing: &'a mut Pacing,
 }
 
-impl Fenced<'_> {
+/// What slows down the batches of one table.
+#[derive(Clone, Copy, Default)]
+pub struct Pacing {
+    pub rate: Rate,
+    pub rest: Rest,
+    /// Since when there is a backlog.
+    pub backlog: Option<Ticks>,
+}
+
+impl<'a> Fenced<'a> {
+    pub fn new(
+        leadership: &'a mut Leadership,
+        settings: &'a Settings,
+        place: &'a Place,
+        until: Ticks,
+        pacing: &'a mut Pacing,
+    ) -> Self {
+        let took = Duration::ZERO;
+        Fenced { leadership, settings, place, until, took, durable: false, pacing }
+    }
+
+    pub fn pacing(&mut self) -> &mut Pacing {
+        self.pacing
+    }
+
     /// Whether `failure` of the last read or batch is a cancellation before its time: by somebody
     /// who has waited for a lock of ours, or by hand.
     pub fn made_way(&self, failure: &Failure) -> bool {
@@ -75,6 +98,7 @@ impl Host for Fenced<'_> {
     fn batch<T>(
         &mut self,
         target: &Target,
+        told: bool,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Stop> {
         let started = ticks();
@@ -84,16 +108,23 @@ impl Host for Fenced<'_> {
         let lease = self.settings.lease_duration;
         let mut fence = None;
         let leadership = &*self.leadership;
+        let durable = &mut self.durable;
         let outcome = Self::limited(target, self.settings, || {
             // Before the lease row, in the order of DROP EXTENSION.
-            hold_still(target, pg_sys::RowExclusiveLock)?;
+            let reacts = hold_still(target, pg_sys::RowExclusiveLock)?.reacts;
             let fence = fence.insert(Fence::Closed(Verdict::InDoubt));
             *fence = leadership.fence(lease)?;
             let Fence::Open { stamp_due } = *fence else {
                 return Err(Failure::internal("the fence is closed"));
             };
-            // Constraints that are deferred would fire in a context that forbids it.
-            sql::execute("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+            if reacts {
+                // Constraints that are deferred would fire in a context that forbids it.
+                sql::execute("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+            }
+            *durable = told || reacts;
+            if !*durable {
+                commit_without_waiting();
+            }
             let done = work()?;
             if stamp_due {
                 leadership.stamp()?;
@@ -143,17 +174,36 @@ impl Host for Fenced<'_> {
     }
 
     fn reaped(&mut self, rows: u64) {
-        self.rate.reaped(rows, ticks());
-        self.place.tell(|slot| slot.rows_reaped += rows as i64);
+        self.pacing.rate.reaped(rows, ticks());
+        tally::note(rows);
+        if self.durable {
+            tally::settle(self.place);
+        }
+    }
+
+    fn settle(&mut self) {
+        tally::settle(self.place);
     }
 
     fn should_yield(&mut self) -> bool {
-        self.rest.worked(self.took, rest::share(self.settings.duty_cycle, self.backlog));
-        let rest = self.rest.take(self.until.saturating_sub(ticks()));
-        if !rest.is_zero() {
-            process::nap(rest);
+        let Pacing { rate, rest, backlog } = &mut *self.pacing;
+        let now = ticks();
+        let lasted = backlog.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        rest.worked(self.took, rest::share(self.settings.duty_cycle, lasted));
+        let pause = rest.take(self.until.saturating_sub(now));
+        if !pause.is_zero() {
+            process::nap(pause);
         }
         let now = ticks();
-        now >= self.until || self.rate.must_wait(now) || process::reload_pending()
+        now >= self.until || rate.must_wait(now) || process::reload_pending()
     }
+}
+
+/// Has the transaction commit without waiting for the disk. A crash may undo it, together with all
+/// that came after it, and then its rows are reaped once more. That is all: what is logged, counted
+/// or can be told by a trigger of the table's waits for the disk. Nor can a stamp of the lease that is
+/// lost do harm: whoever relied on it went down in the same crash, terms are handed out by
+/// transactions that do wait, and an older stamp only has the lease run out sooner.
+fn commit_without_waiting() {
+    set_locally(c"synchronous_commit", c"off");
 }

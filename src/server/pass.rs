@@ -1,27 +1,24 @@
 //! One policy's part of a sweep, the same for the worker and for `pg_reaper_sweep()`.
 //!
-//! A pass reads the tids of due rows ahead, in the order of their deadlines, and reaps them in
-//! batches. Reading ahead walks the index once for many batches, so that neither many rows with
-//! one deadline nor an old snapshot that keeps dead entries in place makes it crawl.
+//! [`crate::decide::walk`] says which rows a batch takes, and [`super::reaper`] takes them.
 
 use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::orphans;
-use super::reaper::{Reaper, item_pointer};
+use super::reaper::Reaper;
 use super::sandbox::{Restriction, as_owner};
 use super::sql::{self, Arg};
 use super::target::{Target, Watched};
-use crate::decide::batch::BatchSize;
 use crate::decide::config::Settings;
-use crate::decide::deadline::Deadline;
 use crate::decide::orphan::Rule;
-use crate::decide::progress::{Pass, Progress, STUCK_STEP, StuckScan, Tid};
+use crate::decide::progress::{Pass, Progress};
+use crate::decide::stuck::{STUCK_STEP, StuckScan};
+use crate::decide::walk::{self, Pace};
 use crate::decide::{ServerTime, Ticks, micros};
 use pgrx::pg_sys;
 use std::time::Duration;
 
-/// How many tids are read ahead at once: bounds memory (some 24 bytes each).
-const READ_AHEAD: usize = 20_000;
+pub use crate::decide::walk::End;
 
 /// Why a pass stopped before its end.
 pub enum Stop {
@@ -45,10 +42,11 @@ pub trait Host {
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure>;
     /// Runs a batch in a (sub)transaction of its own, the table held still, fenced if this is a
-    /// leader.
+    /// leader. Where its rows are `told` one by one, it is durable when this returns.
     fn batch<T>(
         &mut self,
         target: &Target,
+        told: bool,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Stop>;
     /// Told of every batch that took too long, and was rolled back.
@@ -57,6 +55,8 @@ pub trait Host {
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction;
     /// Told of every batch that reaped rows, once it is committed.
     fn reaped(&mut self, rows: u64);
+    /// Makes what was reaped durable, and counts it. At the end of a pass, however it ended.
+    fn settle(&mut self);
     /// Whether to come back later for the rest. Asked between batches.
     fn should_yield(&mut self) -> bool;
 }
@@ -90,7 +90,9 @@ pub struct Memory {
     watched: Option<Watched>,
     progress: Progress,
     stuck: StuckScan,
-    size: BatchSize,
+    pace: Pace,
+    /// Whether an index leads with the deadline; `None`: not looked yet.
+    indexed: Option<bool>,
 }
 
 impl Memory {
@@ -99,7 +101,8 @@ impl Memory {
             watched: None,
             progress: Progress::default(),
             stuck: StuckScan::default(),
-            size: BatchSize::new(batch_size),
+            pace: Pace::new(batch_size),
+            indexed: None,
         }
     }
 
@@ -107,17 +110,6 @@ impl Memory {
     pub fn stuck_due(&self) -> Ticks {
         self.stuck.due
     }
-}
-
-/// How far a pass came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Nothing due is left that could be had.
-    Done,
-    /// It goes on in the next cycle.
-    CutShort,
-    /// As many rows were reaped as were asked for.
-    MaxRows,
 }
 
 /// Reaps the rows of one table that are past `expires_at`.
@@ -131,16 +123,28 @@ pub fn expired<H: Host>(
     if memory.watched.as_ref() != Some(watched) {
         // A place in the order of one column is none in that of another.
         memory.progress = Progress::default();
+        memory.indexed = None;
         memory.watched = Some(watched.clone());
     }
+    let began = ticks();
     let now = server_now();
     let bound = match watched.deadline.is_the_column() {
         true => now,
         false => host.read(target, || watched.bound(now))?,
     };
-    let mut pass = memory.progress.resume(bound, ticks());
     let mut reaper = Reaper::new(host, target, watched, Rule::Expired, limits);
-    let end = walk(&mut reaper, target, watched, memory, limits, &mut pass);
+    memory.indexed = Some(reaper.look_for_index(memory.indexed)?);
+    let mut pass = memory.progress.resume(bound, ticks());
+    let (pace, setting, max_rows) = (&mut memory.pace, limits.batch_size, limits.max_rows);
+    let end = walk::walk(&mut reaper, &mut pass, pace, setting, max_rows);
+    memory.indexed = reaper.indexed;
+    // A walk that failed has its cost too, and is not repeated at once either. Where there is a
+    // filter, what it leaves out is walked over again, batch by batch.
+    if let Some((ended, took)) = reaper.first_read {
+        let took = if watched.filter.is_some() { ticks().saturating_sub(began) } else { took };
+        memory.progress.first_read_done(&mut pass, ended, took);
+    }
+    host.settle();
     match end {
         Ok(End::CutShort) => {
             memory.progress.suspend(pass);
@@ -148,46 +152,11 @@ pub fn expired<H: Host>(
         }
         Ok(End::Done) => memory.progress.finish(&pass),
         // What was reaped before an error is reaped.
-        Ok(End::MaxRows) | Err(_) => {}
+        Ok(End::MaxRows) => {}
+        Err(_) => memory.progress.fail(&pass),
     }
     orphans::log_rest(target, watched, &pass);
     end
-}
-
-fn walk<H: Host>(
-    reaper: &mut Reaper<H>,
-    target: &Target,
-    watched: &Watched,
-    memory: &mut Memory,
-    limits: &Limits,
-    pass: &mut Pass,
-) -> Result<End, Stop> {
-    let due =
-        watched.statement(include_str!("../../sql/sweep/due.sql"), &target.name, server_now());
-    let key = watched.deadline.column_type;
-    loop {
-        let room = limits.max_rows.saturating_sub(pass.reaped());
-        if room == 0 {
-            return Ok(End::MaxRows);
-        }
-        let want = READ_AHEAD.min(usize::try_from(room).unwrap_or(usize::MAX));
-        let args = [
-            Arg::Key(key, pass.cutoff),
-            Arg::Key(key, pass.after.deadline),
-            Arg::Tid(item_pointer(pass.after.tid)),
-            Arg::Int8(want as i64),
-        ];
-        let rows = reaper.read(&due, &args);
-        // A walk that failed has its cost too, and is not repeated at once either.
-        memory.progress.first_read_done(pass, ticks(), reaper.reading_took());
-        let rows = rows?;
-        if !reaper.reap(&rows, &mut memory.size, limits.batch_size, pass)? {
-            return Ok(End::CutShort);
-        }
-        if rows.len() < want {
-            return Ok(End::Done);
-        }
-    }
 }
 
 /// Takes one step of the scan for rows without progress; `None` where the rule is off or the
@@ -203,19 +172,18 @@ pub fn stuck<H: Host>(
     let Some(timeout) = limits.stuck_timeout.filter(|_| moves) else {
         return Ok(None);
     };
-    let watched = Watched { deadline: Deadline::column("last_progress_at"), ..watched.clone() };
+    let watched = Watched { barrier: watched.barrier, ..Watched::column("last_progress_at") };
     let began = ticks();
     let mut pass = Pass::unordered(server_now().saturating_sub(micros(timeout)));
-    let template = include_str!("../../sql/sweep/stuck.sql");
-    let scan = watched.statement(template, &target.name, server_now());
     let first = memory.stuck.next_block;
     let blocks = host.read(target, || blocks(target.relation))?;
     let mut reaper = Reaper::new(host, target, &watched, Rule::Stuck(timeout), limits);
-    let edge = |block| Arg::Tid(item_pointer(Tid { block, offset: 0 }));
-    let args = [Arg::Time(pass.cutoff), edge(first), edge(first.saturating_add(STUCK_STEP))];
-    let mut rows = reaper.read(&scan, &args)?;
+    let mut rows = reaper.stuck(first, first.saturating_add(STUCK_STEP), &pass)?;
     rows.truncate(usize::try_from(limits.max_rows).unwrap_or(usize::MAX));
-    let outcome = reaper.reap(&rows, &mut memory.size, limits.batch_size, &mut pass);
+    // These may be live barriers, of which decrements hold some locked: none is waited for.
+    let pace = &mut memory.pace;
+    let outcome = walk::these(&mut reaper, &rows, false, &mut pass, pace, limits.batch_size);
+    host.settle();
     orphans::log_rest(target, &watched, &pass);
     if !outcome? {
         // The same step again, at once: what it had reaped is gone by then.
@@ -236,7 +204,7 @@ pub fn due_in<H: Host>(
     watched: &Watched,
     memory: &Memory,
 ) -> Result<Option<Duration>, Failure> {
-    if !memory.progress.probes_are_cheap() {
+    if memory.indexed != Some(true) && !memory.progress.probes_are_cheap() {
         return Ok(None);
     }
     let template = include_str!("../../sql/sweep/next.sql");

@@ -107,9 +107,8 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
         let shape = Shape::of(name, &columns(row, 20))?;
         return Ok(Watched { barrier: Some(shape), ..Watched::column("expires_at") });
     }
-    let time_zone = row.text(13);
-    let column_type =
-        deadline_type(name, &row.text(8).unwrap_or_default(), row.text(10), time_zone.is_some())?;
+    let (column, time_zone) = (row.text(8).unwrap_or_default(), row.text(13));
+    let column_type = deadline_type(name, &column, row.text(10), time_zone.is_some())?;
     let deadline = Deadline {
         column: row.text(9).unwrap_or_default(),
         column_type,
@@ -117,7 +116,7 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
         time_zone,
         months: row.bool(12) == Some(true),
     };
-    Ok(Watched { deadline, filter: row.text(14), barrier: None })
+    Ok(Watched { column, deadline, filter: row.text(14), barrier: None })
 }
 
 /// What is counted from `column` of table `relation`, if it can be: the name of its type.

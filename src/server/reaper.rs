@@ -4,147 +4,298 @@ use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::orphans;
 use super::pass::{Host, Limits, Stop};
-use super::sandbox::as_owner;
-use super::sql::{self, Arg, required};
+use super::prepared::{Prepared, with_snapshot_of_now};
+use super::sandbox::{as_owner, with_lock_timeout};
+use super::sql::{self, Arg, Row, required};
+use super::statements::{Reap, Statements};
 use super::target::{Target, Watched};
-use crate::decide::Ticks;
-use crate::decide::batch::BatchSize;
 use crate::decide::deadline::ColumnType;
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::{Due, Pass, Tid};
+use crate::decide::walk::{Cut, Ranged, Rows, Snag};
+use crate::decide::{ServerTime, Ticks};
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::time::Duration;
+
+/// How long a batch waits for a lock before it is taken by another road. Somebody who waits for a
+/// row that the batch has deleted waits so much longer.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Reads and reaps as the owner of one table.
 pub struct Reaper<'a, H> {
     pub host: &'a mut H,
     target: &'a Target,
+    watched: &'a Watched,
     rule: Rule,
-    /// The type of the column that rows are due by.
-    key: ColumnType,
     log_limit: usize,
-    /// When the last read got its lock.
-    reading_since: Option<Ticks>,
-    /// Deletes, and returns nothing.
-    reap: String,
-    /// Deletes, and returns what a log line says.
-    reap_and_tell: String,
+    statements: Statements,
+    /// Whether an index leads with the deadline; `None`: not looked yet.
+    pub indexed: Option<bool>,
+    /// When the first read ended, and how long it took without the wait for its lock.
+    pub first_read: Option<(Ticks, Duration)>,
 }
 
 impl<'a, H: Host> Reaper<'a, H> {
     pub fn new(
         host: &'a mut H,
         target: &'a Target,
-        watched: &Watched,
+        watched: &'a Watched,
         rule: Rule,
         limits: &Limits,
     ) -> Self {
-        let template = include_str!("../../sql/sweep/reap.sql");
-        let reap = watched.statement(template, &target.name, server_now());
-        let shape = watched.barrier.unwrap_or_default();
-        let column = &watched.deadline.column;
-        let reap_and_tell = format!(
-            "{reap}\nRETURNING execution_id, {}, {}, {column}",
-            if shape.organization_id { "organization_id" } else { "NULL" },
-            if shape.remaining { "remaining::pg_catalog.int8" } else { "NULL::pg_catalog.int8" },
-        );
+        let statements = Statements::new(target, watched);
         // Only barriers are told of one by one.
         let log_limit = if watched.barrier.is_some() { limits.log_limit } else { 0 };
-        let (key, reading_since) = (watched.deadline.column_type, None);
-        Reaper { host, target, rule, key, log_limit, reading_since, reap, reap_and_tell }
+        let (indexed, first_read) = (None, None);
+        Reaper { host, target, watched, rule, log_limit, statements, indexed, first_read }
     }
 
-    /// How long the last read took, up to now, without the wait for its lock.
-    pub fn reading_took(&self) -> Duration {
-        self.reading_since.map_or(Duration::ZERO, |since| ticks().saturating_sub(since))
+    /// Whether an index leads with the deadline, as it was `known` to be, or as it is found to be.
+    pub fn look_for_index(&mut self, known: Option<bool>) -> Result<bool, Failure> {
+        let indexed = match known {
+            Some(known) => known,
+            None => {
+                let relation = self.target.relation;
+                let column = &self.watched.column;
+                self.host.read(self.target, || indexed(relation, column))?
+            }
+        };
+        self.indexed = Some(indexed);
+        Ok(indexed)
     }
 
-    /// The rows of `statement`, as (key, tid).
-    pub fn read(&mut self, statement: &str, args: &[Arg]) -> Result<Vec<Due>, Failure> {
-        let restriction = self.host.restriction(self.target.owner);
-        let (owner, key) = (self.target.owner, self.key);
-        self.reading_since = None;
-        let since = &mut self.reading_since;
-        self.host.read(self.target, || {
-            *since = Some(ticks());
-            as_owner(owner, restriction, || {
-                sql::query(statement, args, |row| {
-                    let pointer = required(row.tid(2), "ctid")?;
-                    let block = (u32::from(pointer.ip_blkid.bi_hi) << 16)
-                        | u32::from(pointer.ip_blkid.bi_lo);
-                    let tid = Tid { block, offset: pointer.ip_posid };
-                    Ok(Due { deadline: required(row.key(1, key), "deadline")?, tid })
-                })
+    /// Runs a read as the owner; where it found something, looks whether there is an index still.
+    fn read<T>(
+        &mut self,
+        work: impl FnOnce(&Statements) -> Result<Vec<T>, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        let Target { owner, relation, .. } = *self.target;
+        let restriction = self.host.restriction(owner);
+        let (statements, column) = (&self.statements, &self.watched.column);
+        let mut since = None;
+        let mut found = None;
+        let outcome = self.host.read(self.target, || {
+            since = Some(ticks());
+            let rows = as_owner(owner, restriction, || work(statements))?;
+            if !rows.is_empty() {
+                found = Some(indexed(relation, column)?);
+            }
+            Ok(rows)
+        });
+        let now = ticks();
+        let took = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        self.first_read.get_or_insert((now, took));
+        self.indexed = found.or(self.indexed);
+        outcome
+    }
+
+    /// The type of the column that rows are due by.
+    fn of(&self) -> ColumnType {
+        self.watched.deadline.column_type
+    }
+
+    /// A value of that column as a parameter.
+    fn key(&self, key: ServerTime) -> Arg<'static> {
+        Arg::Key(self.of(), key)
+    }
+
+    fn tids(
+        &mut self,
+        statement: impl FnOnce(&Statements) -> &str,
+        args: &[Arg],
+    ) -> Result<Vec<Due>, Failure> {
+        let of = self.of();
+        self.read(|statements| sql::query(statement(statements), args, |row| due(row, of)))
+    }
+
+    /// The rows without progress in the blocks from `first` up to `end`.
+    pub fn stuck(&mut self, first: u32, end: u32, pass: &Pass) -> Result<Vec<Due>, Failure> {
+        let edge = |block| Arg::Tid(item_pointer(Tid { block, offset: 0 }));
+        self.tids(|all| &all.stuck, &[self.key(pass.cutoff), edge(first), edge(end)])
+    }
+
+    /// Runs one batch as the owner, and takes note of what it reaped. What is logged is durable by
+    /// then.
+    fn batch<T>(
+        &mut self,
+        pass: &mut Pass,
+        work: impl FnOnce(&Statements, &Doing) -> Result<(Reaped, T), Failure>,
+    ) -> Result<(u64, T), Snag<Stop>> {
+        let room = self.log_limit.saturating_sub(pass.logged);
+        let doing = Doing { rule: self.rule, tells: room > 0, waits: Cell::new(false) };
+        let owner = self.target.owner;
+        let restriction = self.host.restriction(owner);
+        let statements = &self.statements;
+        let outcome = self.host.batch(self.target, doing.tells, || {
+            as_owner(owner, restriction, || with_snapshot_of_now(|| work(statements, &doing)))
+        });
+        let ((reaped, mut told), rest) = outcome.map_err(|stop| match stop {
+            Stop::Failed(failure) if doing.waits.get() && failure.is_lock() => Snag::MetALock,
+            Stop::Failed(failure) if failure.is_cancel() => Snag::Cancelled(Stop::Failed(failure)),
+            stop => Snag::Stop(stop),
+        })?;
+        self.host.reaped(reaped);
+        told.truncate(room);
+        orphans::log(self.target, self.rule, server_now(), &told);
+        pass.logged += told.len();
+        pass.unlogged += reaped - told.len() as u64;
+        Ok((reaped, rest))
+    }
+}
+
+/// How many rows went, and what is to be said of them.
+type Reaped = (u64, Vec<Orphan>);
+
+/// A batch under way.
+struct Doing {
+    rule: Rule,
+    /// Whether its rows are logged.
+    tells: bool,
+    /// Whether it may be waiting for a lock that it can do without.
+    waits: Cell<bool>,
+}
+
+impl Doing {
+    /// Deletes, and passes over what the statement passes over.
+    fn reap(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
+        let rule = self.rule;
+        statement.of(self.tells).write(args, |row| {
+            Ok(Orphan {
+                execution_id: row.text(1),
+                organization_id: row.text(2),
+                remaining: row.int8(3),
+                deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
             })
         })
     }
 
-    /// Reaps `rows` batch by batch; false when there are some left and the host wants its turn.
-    /// After a timeout the same rows are tried again in batches of half the size, down to one.
-    pub fn reap(
-        &mut self,
-        mut rows: &[Due],
-        size: &mut BatchSize,
-        setting: usize,
-        pass: &mut Pass,
-    ) -> Result<bool, Stop> {
-        while !rows.is_empty() {
-            let (batch, rest) = rows.split_at(size.get(setting).min(rows.len()));
-            match self.batch(batch, pass) {
-                Ok(()) => {
-                    size.succeeded(setting);
-                    rows = rest;
-                }
-                Err(Stop::Failed(failure))
-                    if failure.is_cancel() && size.timed_out(batch.len()) =>
-                {
-                    self.host.timed_out(self.target, batch.len(), &failure);
-                }
-                Err(stop) => return Err(stop),
-            }
-            if !rows.is_empty() && self.host.should_yield() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Reaps one batch. What the worker logs is committed by then.
-    fn batch(&mut self, rows: &[Due], pass: &mut Pass) -> Result<(), Stop> {
-        let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else {
-            return Ok(());
-        };
-        let room = self.log_limit.saturating_sub(pass.logged);
-        // Telling costs; once the limit is reached it is left off.
-        let statement = if room > 0 { &self.reap_and_tell } else { &self.reap };
-        let restriction = self.host.restriction(self.target.owner);
-        let (owner, rule) = (self.target.owner, self.rule);
-        let cutoff = Arg::Key(self.key, pass.cutoff);
-        let tids: Vec<_> = rows.iter().map(|row| item_pointer(row.tid)).collect();
-        let (reaped, mut told) = self.host.batch(self.target, || {
-            as_owner(owner, restriction, || {
-                sql::run(statement, &[Arg::Tids(&tids), cutoff], |row| {
-                    Ok(Orphan {
-                        execution_id: row.text(1),
-                        organization_id: row.text(2),
-                        remaining: row.int8(3),
-                        deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
-                    })
-                })
-            })
-        })?;
-        self.host.reaped(reaped);
-        told.truncate(room);
-        orphans::log(self.target, rule, server_now(), &told);
-        pass.logged += told.len();
-        pass.unlogged += reaped - told.len() as u64;
-        pass.batch_done(first, last, rows.len(), reaped);
-        Ok(())
+    /// Deletes, and waits a moment for locks. Nobody can be passed over without a wait by a plain
+    /// `DELETE`, which is the fast one.
+    fn reap_patiently(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
+        self.waits.set(true);
+        let reaped = with_lock_timeout(PATIENCE, || self.reap(statement, args))?;
+        self.waits.set(false);
+        Ok(reaped)
     }
 }
 
+impl<H: Host> Rows for Reaper<'_, H> {
+    type Stop = Stop;
+
+    fn indexed(&self) -> bool {
+        self.indexed == Some(true)
+    }
+
+    fn first(
+        &mut self,
+        from: ServerTime,
+        past: bool,
+        pass: &mut Pass,
+    ) -> Result<Option<ServerTime>, Stop> {
+        let args = [self.key(from), self.key(pass.cutoff), Arg::Int8(0)];
+        let of = self.of();
+        let found = self.read(|all| {
+            let cut = if past { &all.cut_past } else { &all.cut };
+            with_snapshot_of_now(|| cut.read(&args, |row| key(row, of)))
+        })?;
+        Ok(found.into_iter().next())
+    }
+
+    fn ahead(&mut self, after: Due, most: usize, pass: &mut Pass) -> Result<Vec<Due>, Stop> {
+        let args = [
+            self.key(pass.cutoff),
+            self.key(after.deadline),
+            Arg::Tid(item_pointer(after.tid)),
+            Arg::Int8(most as i64),
+        ];
+        Ok(self.tids(|all| &all.ahead, &args)?)
+    }
+
+    fn tie(&mut self, after: Due, most: usize, _pass: &mut Pass) -> Result<Vec<Due>, Stop> {
+        let args =
+            [self.key(after.deadline), Arg::Tid(item_pointer(after.tid)), Arg::Int8(most as i64)];
+        let of = self.of();
+        let due = |row: &Row| due(row, of);
+        Ok(self.read(|all| with_snapshot_of_now(|| all.tie.read(&args, due)))?)
+    }
+
+    fn range(
+        &mut self,
+        from: ServerTime,
+        most: usize,
+        pass: &mut Pass,
+    ) -> Result<Ranged, Snag<Stop>> {
+        let (cutoff, of) = (pass.cutoff, self.of());
+        let done = self.batch(pass, |all, doing| {
+            let first = |cut: &Prepared, to, after: usize| {
+                let args = [Arg::Key(of, from), Arg::Key(of, to), Arg::Int8(after as i64)];
+                cut.read(&args, |row| key(row, of)).map(|found| found.into_iter().next())
+            };
+            // Both statements go by one snapshot, so there are no more rows before the cut.
+            let cut = Cut::of(from, first(&all.cut, cutoff, most)?);
+            let to = match cut {
+                Cut::Tie => return Ok(((0, vec![]), Ranged { cut, left: None })),
+                Cut::Before(deadline) => deadline,
+                Cut::End => cutoff,
+            };
+            let args = [Arg::Key(of, from), Arg::Key(of, to)];
+            let reaped = doing.reap_patiently(&all.range, &args)?;
+            // So many rows can only be all of them.
+            let left = match reaped.0 < most as u64 {
+                true => with_snapshot_of_now(|| first(&all.left, to, 0))?,
+                false => None,
+            };
+            Ok((reaped, Ranged { cut, left }))
+        });
+        done.map(|(_, ranged)| ranged)
+    }
+
+    fn these(&mut self, rows: &[Due], wait: bool, pass: &mut Pass) -> Result<u64, Snag<Stop>> {
+        let tids: Vec<_> = rows.iter().map(|row| item_pointer(row.tid)).collect();
+        let cutoff = self.key(pass.cutoff);
+        let done = self.batch(pass, |all, doing| {
+            let args = [Arg::Tids(&tids), cutoff];
+            let reaped = match wait {
+                true => doing.reap_patiently(&all.these, &args)?,
+                false => doing.reap(&all.these_unlocked, &args)?,
+            };
+            Ok((reaped, ()))
+        });
+        done.map(|(reaped, ())| reaped)
+    }
+
+    fn cancelled(&mut self, rows: usize, why: &Stop) {
+        if let Stop::Failed(failure) = why {
+            self.host.timed_out(self.target, rows, failure);
+        }
+    }
+
+    fn should_yield(&mut self) -> bool {
+        self.host.should_yield()
+    }
+}
+
+/// Whether an index leads with the deadline of `relation`.
+fn indexed(relation: pg_sys::Oid, column: &str) -> Result<bool, Failure> {
+    let statement = sql::statement(include_str!("../../sql/sweep/indexed.sql"));
+    let args = [Arg::Oid(relation), Arg::Text(column)];
+    let found = sql::query(&statement, &args, |row| Ok(row.bool(1)))?;
+    Ok(found == [Some(true)])
+}
+
+fn key(row: &Row, of: ColumnType) -> Result<ServerTime, Failure> {
+    required(row.key(1, of), "deadline")
+}
+
+fn due(row: &Row, of: ColumnType) -> Result<Due, Failure> {
+    let pointer = required(row.tid(2), "ctid")?;
+    let block = (u32::from(pointer.ip_blkid.bi_hi) << 16) | u32::from(pointer.ip_blkid.bi_lo);
+    Ok(Due { deadline: key(row, of)?, tid: Tid { block, offset: pointer.ip_posid } })
+}
+
 /// A tid as PostgreSQL keeps it.
-pub fn item_pointer(tid: Tid) -> pg_sys::ItemPointerData {
+fn item_pointer(tid: Tid) -> pg_sys::ItemPointerData {
     pg_sys::ItemPointerData {
         ip_blkid: pg_sys::BlockIdData {
             bi_hi: (tid.block >> 16) as u16,

@@ -17,6 +17,9 @@ pub struct Now {
     pub owner: pg_sys::Oid,
     /// Its name, qualified, and quoted where it must be.
     pub name: String,
+    /// A row that goes may take something else with it, or have something said: there are triggers
+    /// (foreign keys too), or rules.
+    pub reacts: bool,
 }
 
 /// Locks `relation` until the end of the transaction. `None`: it is gone.
@@ -32,7 +35,8 @@ pub fn lock(relation: pg_sys::Oid, mode: u32) -> Option<Now> {
         let schema = pg_sys::get_namespace_name((*class).relnamespace);
         let name = (*class).relname.data.as_ptr();
         let name = CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name));
-        let now = Now { owner: (*class).relowner, name: decode(name) };
+        let reacts = (*class).relhastriggers || (*class).relhasrules;
+        let now = Now { owner: (*class).relowner, name: decode(name), reacts };
         pg_sys::relation_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
         Some(now)
     }
@@ -40,10 +44,8 @@ pub fn lock(relation: pg_sys::Oid, mode: u32) -> Option<Now> {
 
 /// Locks the table of `target` until the end of the transaction, and makes sure that it is still
 /// what it was when the policies were read.
-pub fn hold_still(target: &Target, mode: u32) -> Result<(), Failure> {
-    let now = lock(target.relation, mode);
-    if now.is_some_and(|now| now.owner == target.owner && now.name == target.name) {
-        return Ok(());
-    }
-    Err(Refusal::Changed { relation: target.name.clone() }.into())
+pub fn hold_still(target: &Target, mode: u32) -> Result<Now, Failure> {
+    lock(target.relation, mode)
+        .filter(|now| now.owner == target.owner && now.name == target.name)
+        .ok_or_else(|| Refusal::Changed { relation: target.name.clone() }.into())
 }

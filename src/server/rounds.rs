@@ -3,7 +3,7 @@
 
 use super::clock::ticks;
 use super::failure::Failure;
-use super::fenced::Fenced;
+use super::fenced::{Fenced, Pacing};
 use super::leadership::Leadership;
 use super::pass::{self, End, Limits, Memory, Stop};
 use super::policies;
@@ -11,13 +11,10 @@ use super::target::Target;
 use super::transaction::in_transaction;
 use super::{extension::Extension, say, status::Place, title};
 use crate::decide::config::Settings;
-use crate::decide::rate::Rate;
-use crate::decide::rest::Rest;
 use crate::decide::rota::{self, Visit};
 use crate::decide::{Ticks, schedule};
 use pgrx::{PgLogLevel, pg_sys};
 use std::collections::HashMap;
-use std::time::Duration;
 
 /// What the sweeps of one worker remember.
 #[derive(Default)]
@@ -34,10 +31,7 @@ struct Turn {
     of: Option<Target>,
     /// Not before this.
     next: Ticks,
-    /// Since when there is a backlog.
-    backlog: Option<Ticks>,
-    rate: Rate,
-    rest: Rest,
+    pacing: Pacing,
 }
 
 /// A table whose sweep has failed.
@@ -145,7 +139,8 @@ impl Rounds {
             swept.due = earliest(swept.due, trouble.next_try);
             return;
         }
-        let slice = rota::slice(self.turns.values().filter(|turn| turn.backlog.is_some()).count());
+        let slice =
+            rota::slice(self.turns.values().filter(|turn| turn.pacing.backlog.is_some()).count());
         let turn = self.turns.entry(key).or_default();
         if turn.of.as_ref() != Some(target) {
             // What was decided by other settings does not hold any more.
@@ -155,19 +150,18 @@ impl Rounds {
             swept.due = earliest(swept.due, turn.next);
             return;
         }
-        turn.rate.limit(target.rate_limit);
+        turn.pacing.rate.limit(target.rate_limit);
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
         let until = ticks() + slice;
-        let (took, rate, rest) = (Duration::ZERO, &mut turn.rate, &mut turn.rest);
-        let backlog = turn.backlog.map_or(Duration::ZERO, |since| began.saturating_sub(since));
-        let mut host = Fenced { leadership, settings, place, until, took, rate, rest, backlog };
+        let mut host = Fenced::new(leadership, settings, place, until, &mut turn.pacing);
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
         let outcome = passes(&mut host, target, memory, settings, began);
         title::activity(None);
         match outcome {
             Ok((end, next)) => {
                 turn.next = next;
-                turn.backlog = (end == End::CutShort).then(|| turn.backlog.unwrap_or(began));
+                let backlog = &mut turn.pacing.backlog;
+                *backlog = (end == End::CutShort).then(|| backlog.unwrap_or(began));
                 swept.due = earliest(swept.due, next);
                 // A pass that was cut short, after a timeout perhaps, has not gone through yet.
                 if end == End::CutShort {
@@ -217,7 +211,7 @@ fn passes(
 ) -> Result<(End, Ticks), Stop> {
     let watched = target.watched.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
     let mut limits = Limits::of(target, settings, u64::MAX);
-    limits.batch_size = host.rate.batch(limits.batch_size);
+    limits.batch_size = host.pacing().rate.batch(limits.batch_size);
     let end = pass::expired(host, target, watched, memory, &limits)?;
     let mut stuck_due = None;
     if watched.barrier.is_some_and(|shape| shape.last_progress_at) && limits.stuck_timeout.is_some()
@@ -234,7 +228,7 @@ fn passes(
         false => pass::due_in(host, target, watched, memory)?,
     };
     let ended = ticks();
-    let rested = ended + host.rest.settle();
+    let rested = ended + host.pacing().rest.settle();
     let visit = Visit {
         began,
         ended,
@@ -243,7 +237,7 @@ fn passes(
         own_interval,
         due_in,
         stuck_due,
-        free_at: host.rate.free_at.max(rested),
+        free_at: host.pacing().rate.free_at.max(rested),
     };
     Ok((end, visit.next()))
 }

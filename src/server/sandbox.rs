@@ -48,7 +48,7 @@ pub fn restriction_of(owner: pg_sys::Oid) -> Restriction {
 }
 
 /// Sets a setting until the nesting level or the transaction ends.
-fn set_locally(name: &CStr, value: &CStr) {
+pub fn set_locally(name: &CStr, value: &CStr) {
     // SAFETY: both strings are NUL-terminated; GUC_ACTION_SAVE is undone at the nesting level.
     unsafe {
         pg_sys::set_config_option(
@@ -79,6 +79,20 @@ pub fn with_pinned_path<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<
     nested(|| {
         pin_path();
         set_locally(c"quote_all_identifiers", c"off");
+        work()
+    })
+}
+
+/// Runs `work`, which plans a statement, with nothing to choose but an index in its order. Only
+/// planning: what triggers plan is not ours to steer.
+pub fn by_index<T>(work: impl FnOnce() -> T) -> T {
+    nested(|| {
+        for road in [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort"] {
+            set_locally(road, c"off");
+        }
+        for road in [c"enable_indexscan", c"enable_indexonlyscan"] {
+            set_locally(road, c"on");
+        }
         work()
     })
 }

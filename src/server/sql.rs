@@ -9,7 +9,7 @@ use super::failure::Failure;
 use crate::decide::ServerTime;
 use crate::decide::deadline::{ColumnType, day_of_key, key_of_day};
 use pgrx::{IntoDatum, pg_sys};
-use std::ffi::{CStr, c_int, c_long};
+use std::ffi::{CStr, c_char, c_int, c_long};
 
 /// The statement of a template: without the comments at its head, which would fill the CONTEXT of
 /// every error.
@@ -157,30 +157,46 @@ impl Row {
 pub fn run<T>(
     sql: &str,
     args: &[Arg],
-    mut map: impl FnMut(&Row) -> Result<T, Failure>,
+    map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<(u64, Vec<T>), Failure> {
     let text = encode(sql);
+    spi(args, map, |types, values, nulls| {
+        let count = args.len() as c_int;
+        // SAFETY: connected; the arrays are as long as `args`.
+        Ok(unsafe {
+            pg_sys::SPI_execute_with_args(
+                text.as_ptr(),
+                count,
+                types,
+                values,
+                nulls,
+                false,
+                0 as c_long,
+            )
+        })
+    })
+}
+
+/// Connects to SPI, has `execute` run a statement with the types, values and nulls of `args`, and
+/// takes its result: how many rows it touched, and what `map` made of those it returned.
+pub(super) fn spi<T>(
+    args: &[Arg],
+    mut map: impl FnMut(&Row) -> Result<T, Failure>,
+    execute: impl FnOnce(*mut pg_sys::Oid, *mut pg_sys::Datum, *const c_char) -> Result<c_int, Failure>,
+) -> Result<(u64, Vec<T>), Failure> {
     let mut types: Vec<_> = args.iter().map(Arg::type_oid).collect();
     let values: Vec<_> = args.iter().map(Arg::datum).collect();
     let nulls: Vec<u8> = values.iter().map(|v| if v.is_some() { b' ' } else { b'n' }).collect();
     let mut values: Vec<_> =
         values.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
     // SAFETY: connect and finish are paired on success; on an error the (sub)transaction abort
-    // closes the connection. The arrays are as long as `args`, and outlive the call.
+    // closes the connection. The arrays outlive the call.
     unsafe {
         let _watch = Watch::begin();
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
             return Err(Failure::internal("SPI_connect failed"));
         }
-        let code = pg_sys::SPI_execute_with_args(
-            text.as_ptr(),
-            args.len() as c_int,
-            types.as_mut_ptr(),
-            values.as_mut_ptr(),
-            nulls.as_ptr().cast(),
-            false,
-            0 as c_long,
-        );
+        let code = execute(types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr().cast())?;
         if code < 0 {
             return Err(Failure::internal(&format!("SPI_execute failed with code {code}")));
         }

@@ -33,6 +33,8 @@ pub struct Target {
 /// What is due in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
+    /// The column that rows are due by, as it is called.
+    pub column: String,
     pub deadline: Deadline,
     /// A condition that due rows meet besides, as SQL over the table's own columns.
     pub filter: Option<String>,
@@ -43,18 +45,18 @@ pub struct Watched {
 impl Watched {
     /// The rows that are past a column of type `timestamptz`.
     pub fn column(column: &str) -> Watched {
-        Watched { deadline: Deadline::column(column), filter: None, barrier: None }
+        let deadline = Deadline::column(column);
+        Watched { column: column.into(), deadline, filter: None, barrier: None }
     }
 
     /// A statement of a sweep over `table`. `now` is when rows must be past their deadlines.
     pub fn statement(&self, template: &str, table: &str, now: ServerTime) -> String {
-        let mut also = String::new();
+        let filtered =
+            self.filter.as_ref().map_or(String::new(), |filter| format!(" AND ({filter})"));
+        let mut also = filtered.clone();
         if self.deadline.needs_recheck() {
-            also =
-                format!(" AND {} < '{}'::pg_catalog.timestamptz", self.deadline.of_row(), iso(now));
-        }
-        if let Some(filter) = &self.filter {
-            also += &format!(" AND ({filter})");
+            let (due, now) = (self.deadline.of_row(), iso(now));
+            also += &format!(" AND {due} < '{now}'::pg_catalog.timestamptz");
         }
         sql::filled(
             template,
@@ -63,6 +65,7 @@ impl Watched {
                 ("due", &self.deadline.of_row()),
                 ("filter", self.filter.as_deref().unwrap_or("true")),
                 ("table", table),
+                ("filtered", &filtered),
                 ("also", &also),
             ],
         )

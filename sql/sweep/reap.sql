@@ -1,8 +1,0 @@
--- $1 tids that were due when they were read, $2 cutoff. A row that somebody holds locked is
--- passed over. The deadline is checked again on the version that is locked, and on the one that
--- is deleted: a tid may hold another row by now, and a barrier may have been re-armed.
-DELETE FROM ONLY @table@
-WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM ONLY @table@ WHERE ctid = ANY ($1) AND @deadline@ < $2@also@
-    FOR UPDATE SKIP LOCKED))
-  AND @deadline@ < $2@also@

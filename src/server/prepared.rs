@@ -1,0 +1,127 @@
+//! Statements that run many times: parsed and planned once.
+
+use super::encoding::encode;
+use super::failure::Failure;
+use super::sandbox::by_index;
+use super::sql::{Arg, Row, spi};
+use pgrx::pg_sys;
+use std::cell::Cell;
+use std::ffi::{CString, c_int, c_long};
+
+/// A statement with its plan, which does not depend on the values of its parameters.
+///
+/// PostgreSQL makes the plan anew when something that it depends on has changed, and looks at each
+/// run whether the current user may do what it does.
+pub struct Prepared {
+    text: CString,
+    /// Whether it must go through an index in its order. The planner cannot know how small a range
+    /// is that comes as a parameter.
+    by_index: bool,
+    plan: Cell<pg_sys::SPIPlanPtr>,
+}
+
+impl Prepared {
+    pub fn new(sql: &str) -> Prepared {
+        Prepared::made(sql, false)
+    }
+
+    /// One that goes through an index in its order, whatever the planner thinks of that.
+    pub fn by_index(sql: &str) -> Prepared {
+        Prepared::made(sql, true)
+    }
+
+    fn made(sql: &str, by_index: bool) -> Prepared {
+        Prepared { text: encode(sql), by_index, plan: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// Reads: returns what `map` made of its rows, as the active snapshot has them.
+    pub fn read<T>(
+        &self,
+        args: &[Arg],
+        map: impl FnMut(&Row) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        self.run(true, args, map).map(|(_, rows)| rows)
+    }
+
+    /// Writes what the active snapshot shows; returns how many rows it touched, and what `map` made
+    /// of those that it returned.
+    pub fn write<T>(
+        &self,
+        args: &[Arg],
+        map: impl FnMut(&Row) -> Result<T, Failure>,
+    ) -> Result<(u64, Vec<T>), Failure> {
+        self.run(false, args, map)
+    }
+
+    fn run<T>(
+        &self,
+        reads: bool,
+        args: &[Arg],
+        map: impl FnMut(&Row) -> Result<T, Failure>,
+    ) -> Result<(u64, Vec<T>), Failure> {
+        spi(args, map, |types, values, nulls| {
+            let plan = self.plan(args.len() as c_int, types)?;
+            // SAFETY: connected; the plan is kept, the arrays are as long as `args`, and a
+            // snapshot is active.
+            Ok(unsafe {
+                if self.by_index {
+                    by_index(|| {
+                        let cached = pg_sys::SPI_plan_get_cached_plan(plan);
+                        if !cached.is_null() {
+                            pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+                        }
+                    });
+                }
+                let snapshot = pg_sys::GetActiveSnapshot();
+                let none = std::ptr::null_mut();
+                pg_sys::SPI_execute_snapshot(
+                    plan,
+                    values,
+                    nulls,
+                    snapshot,
+                    none,
+                    reads,
+                    true,
+                    0 as c_long,
+                )
+            })
+        })
+    }
+
+    fn plan(&self, count: c_int, types: *mut pg_sys::Oid) -> Result<pg_sys::SPIPlanPtr, Failure> {
+        if self.plan.get().is_null() {
+            let options = pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int;
+            // SAFETY: connected; a plan that is kept outlives the connection, and is freed below.
+            unsafe {
+                let plan = pg_sys::SPI_prepare_cursor(self.text.as_ptr(), count, types, options);
+                if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+                    return Err(Failure::internal("SPI_prepare failed"));
+                }
+                self.plan.set(plan);
+            }
+        }
+        Ok(self.plan.get())
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        let plan = self.plan.get();
+        if !plan.is_null() {
+            // SAFETY: made and kept above, and used by nobody any more. Freeing needs no transaction.
+            unsafe { pg_sys::SPI_freeplan(plan) };
+        }
+    }
+}
+
+/// Runs `work` with a snapshot of now, and what this transaction has done itself.
+pub fn with_snapshot_of_now<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // SAFETY: in a transaction. On an error that is raised, its end takes the snapshot away.
+    unsafe {
+        pg_sys::PushCopiedSnapshot(pg_sys::GetTransactionSnapshot());
+        pg_sys::UpdateActiveSnapshotCommandId();
+        let outcome = work();
+        pg_sys::PopActiveSnapshot();
+        outcome
+    }
+}
