@@ -106,8 +106,10 @@ pub fn release<T>(anothers: bool, limit: Duration, work: impl FnOnce() -> T) -> 
 fn disarm() {
     // SAFETY: disabling a timer that is not armed does nothing.
     unsafe {
-        disable_timeout(STATEMENT_TIMEOUT, false);
+        // The second one first. Timers are kept by the wall clock: after a leap, the one that is
+        // left runs out at once.
         disable_timeout(SECOND_STRIKE.load(Ordering::Relaxed), false);
+        disable_timeout(STATEMENT_TIMEOUT, false);
         pg_sys::QueryCancelPending = 0;
     }
 }
