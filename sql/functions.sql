@@ -30,9 +30,10 @@ CREATE FUNCTION @extschema@.pg_reaper_status(
   OUT errors bigint,
   OUT failures_in_a_row integer,
   OUT last_error text,
-  OUT last_error_at timestamptz
+  OUT last_error_at timestamptz,
+  OUT held text
 ) RETURNS SETOF record
-LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_reaper_status_wrapper';
+LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_reaper_status_held_wrapper';
 COMMENT ON FUNCTION @extschema@.pg_reaper_status() IS
   'What each worker of this server is doing, from shared memory; last_sweep is the last successful one';
 
@@ -46,6 +47,11 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_stop_wrappe
 COMMENT ON FUNCTION @extschema@.pg_reaper_stop() IS
   'Stops the worker of this database until pg_reaper_start() or a restart; returns how many there were';
 
+CREATE FUNCTION @extschema@.pg_reaper_resume() RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_resume_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_resume() IS
+  'Has passes go on, in every database: takes the clock for right as it is, and ends the startup grace; returns whether anything held them';
+
 CREATE FUNCTION @extschema@.pg_reaper_announce() RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_announce_wrapper';
 COMMENT ON FUNCTION @extschema@.pg_reaper_announce() IS
@@ -58,6 +64,7 @@ REVOKE ALL ON FUNCTION
   @extschema@.pg_reaper_status(),
   @extschema@.pg_reaper_start(),
   @extschema@.pg_reaper_stop(),
+  @extschema@.pg_reaper_resume(),
   @extschema@.pg_reaper_announce()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.pg_reaper_status() TO pg_monitor;

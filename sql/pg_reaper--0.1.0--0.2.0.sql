@@ -1,5 +1,5 @@
 -- From 0.1.0 to 0.2.0: the worker of a database can be started and stopped, the launcher is told of
--- new extensions, and any table can be watched.
+-- new extensions, any table can be watched, and the brake can be seen and let go.
 
 ALTER TABLE @extschema@.pg_reaper_policy
   DROP CONSTRAINT pg_reaper_policy_relation_key,
@@ -69,16 +69,46 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_stop_wrappe
 COMMENT ON FUNCTION @extschema@.pg_reaper_stop() IS
   'Stops the worker of this database until pg_reaper_start() or a restart; returns how many there were';
 
+CREATE FUNCTION @extschema@.pg_reaper_resume() RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_resume_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_resume() IS
+  'Has passes go on, in every database: takes the clock for right as it is, and ends the startup grace; returns whether anything held them';
+
+-- The columns of a function cannot be added to.
+DROP FUNCTION @extschema@.pg_reaper_status();
+CREATE FUNCTION @extschema@.pg_reaper_status(
+  OUT database text,
+  OUT pid integer,
+  OUT state text,
+  OUT leader text,
+  OUT term bigint,
+  OUT started_at timestamptz,
+  OUT last_cycle timestamptz,
+  OUT last_sweep timestamptz,
+  OUT rows_reaped bigint,
+  OUT errors bigint,
+  OUT failures_in_a_row integer,
+  OUT last_error text,
+  OUT last_error_at timestamptz,
+  OUT held text
+) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_reaper_status_held_wrapper';
+COMMENT ON FUNCTION @extschema@.pg_reaper_status() IS
+  'What each worker of this server is doing, from shared memory; last_sweep is the last successful one';
+
 CREATE FUNCTION @extschema@.pg_reaper_announce() RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_announce_wrapper';
 COMMENT ON FUNCTION @extschema@.pg_reaper_announce() IS
   'Has the launcher look into this database when the transaction commits; CREATE EXTENSION calls it';
 
 REVOKE ALL ON FUNCTION
+  @extschema@.pg_reaper_status(),
   @extschema@.pg_reaper_start(),
   @extschema@.pg_reaper_stop(),
+  @extschema@.pg_reaper_resume(),
   @extschema@.pg_reaper_announce()
 FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.pg_reaper_status() TO pg_monitor;
 
 CREATE FUNCTION @extschema@.pg_reaper_add_policy(
   relation pg_catalog.regclass,

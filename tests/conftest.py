@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from harness import Server, server as server_module
+from harness import Server, installation, server as server_module
+from harness.leaping import Clock
+from harness.reaper import wait_for, wait_for_sweep
 
 LOG_TAIL = 6000
 
@@ -34,6 +37,23 @@ def make_server() -> Iterator[Callable[..., Server]]:
 def server(make_server: Callable[..., Server]) -> Server:
     """A server with the library loaded and the extension in ``postgres``."""
     return make_server()
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """A wall clock to set, for servers that are made with its ``environment``."""
+    directory = installation.new_directory("pg_reaper-clock-")
+    yield Clock(directory)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def leaping(make_server: Callable[..., Server], clock: Clock) -> Server:
+    """A server by that clock, its worker leading."""
+    server = make_server(environment=clock.environment)
+    wait_for(server, "leader")
+    wait_for_sweep(server)
+    return server
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,6 +3,7 @@
 //! PostgreSQL checks each setting by itself; that `interval` is shorter than `lease_duration`
 //! can only be judged once both are known.
 
+use super::brake::Bounds;
 use std::time::Duration;
 
 /// How leadership is taken.
@@ -32,6 +33,10 @@ pub struct Settings {
     /// `None`: a third of the lease.
     pub statement_timeout: Option<Duration>,
     pub log_limit: usize,
+    /// `None`: however far the clock leaps.
+    pub max_clock_jump: Option<Duration>,
+    /// `None`: one lease.
+    pub startup_grace: Option<Duration>,
 }
 
 /// Settings that contradict each other.
@@ -90,6 +95,14 @@ impl Settings {
     /// that a blocked batch fails for what blocks it.
     pub fn lock_limit(&self) -> Duration {
         self.lock_timeout.min(self.statement_limit() * 3 / 4)
+    }
+
+    /// What the brake goes by.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            max_clock_jump: self.max_clock_jump,
+            startup_grace: self.startup_grace.unwrap_or(self.lease_duration),
+        }
     }
 }
 
@@ -151,7 +164,17 @@ mod tests {
             lock_timeout: Duration::from_secs(1),
             statement_timeout: None,
             log_limit: 100,
+            max_clock_jump: None,
+            startup_grace: None,
         }
+    }
+
+    #[test]
+    fn the_startup_grace_is_one_lease_unless_it_is_set() {
+        let mut s = settings(1, 9);
+        assert_eq!(s.bounds().startup_grace, Duration::from_millis(9));
+        s.startup_grace = Some(Duration::ZERO);
+        assert_eq!(s.bounds().startup_grace, Duration::ZERO);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 pub mod advice;
 pub mod batch;
+pub mod brake;
 pub mod config;
 pub mod contention;
 pub mod databases;

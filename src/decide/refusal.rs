@@ -1,5 +1,6 @@
 //! What pg_reaper refuses to do, each with its SQLSTATE and a remedy.
 
+use std::time::Duration;
 use thiserror::Error;
 
 /// A request that changes nothing, and why. Relations are named schema-qualified and quoted.
@@ -81,6 +82,10 @@ pub enum Refusal {
     NoSlot,
     #[error("a worker did not stop: {}", list(pids))]
     NotStopped { pids: Vec<i32> },
+    #[error("passes are held: the clock leapt forward by {:.1} s", leap.as_secs_f64())]
+    ClockLeapt { leap: Duration },
+    #[error("there is no shared memory by which a worker could be told")]
+    NoSharedMemory,
 }
 
 fn list(pids: &[i32]) -> String {
@@ -110,7 +115,9 @@ impl Refusal {
             | Refusal::NotEnabled { .. }
             | Refusal::OfExpiryOnly { .. }
             | Refusal::OfBarriersOnly { .. }
-            | Refusal::NotServed { .. } => "55000",
+            | Refusal::NotServed { .. }
+            | Refusal::ClockLeapt { .. }
+            | Refusal::NoSharedMemory => "55000",
             Refusal::NotStarted { .. } | Refusal::NotStopped { .. } => "57P03",
             Refusal::NoSlot => "53400",
             Refusal::Changed { .. } => "40001",
@@ -226,6 +233,16 @@ impl Refusal {
             }
             Refusal::NoSlot => {
                 "Raise max_worker_processes, which takes a restart, or stop another worker.".into()
+            }
+            Refusal::ClockLeapt { .. } => {
+                "Set the clock right. If it is right as it is, call pg_reaper_resume() first."
+                    .into()
+            }
+            Refusal::NoSharedMemory => {
+                "Add pg_reaper to shared_preload_libraries and restart the server. Until then, \
+                 SELECT pg_reaper_stop(), pg_reaper_start() has a new worker take the clock for \
+                 right as it is."
+                    .into()
             }
             Refusal::NotStopped { .. } => {
                 "It was told to, and no other will start; look at what holds it up.".into()

@@ -4,6 +4,7 @@ mod adopt;
 mod control;
 mod policy;
 mod preview;
+mod resume;
 mod status;
 mod suspended;
 mod sweep;

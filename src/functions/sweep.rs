@@ -12,10 +12,9 @@ use crate::server::pass::{self, End, Host, Limits, Memory, Stop};
 use crate::server::policies;
 use crate::server::relation::hold_still;
 use crate::server::sandbox::{self, Restriction};
-use crate::server::say;
-use crate::server::settings;
 use crate::server::target::Target;
 use crate::server::transaction::in_subtransaction;
+use crate::server::{board, brake, say, settings};
 use pgrx::PgLogLevel;
 use pgrx::prelude::*;
 
@@ -64,8 +63,10 @@ fn sweep(asked: Option<Asked>, max_rows: Option<i64>) -> Result<i64, Failure> {
         }
     };
     let settings = settings::read();
+    board::attach();
+    brake::refuse(&settings)?;
     let targets = targets(asked)?;
-    let mut host = Caller { reaped: 0 };
+    let mut host = Caller { settings: &settings, reaped: 0 };
     sandbox::with_lock_timeout(settings.lock_limit(), || {
         for target in &targets {
             match one(&mut host, target, &settings, max_rows) {
@@ -157,7 +158,8 @@ fn complain(target: &Target, failure: Failure) {
 }
 
 /// The caller's transaction as the host of a pass: each batch a subtransaction.
-struct Caller {
+struct Caller<'a> {
+    settings: &'a Settings,
     /// Rows reaped so far, whatever failed since.
     reaped: u64,
 }
@@ -173,7 +175,7 @@ pub fn contained<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fail
     })
 }
 
-impl Host for Caller {
+impl Host for Caller<'_> {
     fn read<T>(
         &mut self,
         target: &Target,
@@ -192,6 +194,8 @@ impl Host for Caller {
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Stop> {
         check_for_interrupts!();
+        // Its cutoff may have been read after a leap: then the call ends, not a batch.
+        brake::refuse(self.settings).unwrap_or_else(|failure| failure.raise());
         let outcome = contained(|| {
             hold_still(target, pg_sys::RowExclusiveLock)?;
             work()

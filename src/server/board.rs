@@ -1,10 +1,12 @@
-//! The shared memory of pg_reaper: what each worker tells, and whom the launcher has sent where.
+//! The shared memory of pg_reaper: what each worker tells, whom the launcher has sent where, and
+//! the brake.
 //!
 //! With the library preloaded it is a part of the server's. Without, since PostgreSQL 17, it is a
 //! segment that the first process to ask for it makes; before 17 there is none.
 
 use super::roster::Roster;
 use super::status::{SLOTS, Slot};
+use crate::decide::brake::Brake;
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,9 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Board {
     pub slots: [Slot; SLOTS],
     pub roster: Roster,
+    pub brake: Brake,
 }
 
-const EMPTY: Board = Board { slots: [Slot::EMPTY; SLOTS], roster: Roster::EMPTY };
+const EMPTY: Board =
+    Board { slots: [Slot::EMPTY; SLOTS], roster: Roster::EMPTY, brake: Brake::NEW };
 
 // SAFETY: plain data without pointers, guarded by the lock it lies behind.
 unsafe impl PGRXSharedMemory for Board {}

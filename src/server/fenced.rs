@@ -10,7 +10,7 @@ use super::sandbox::{Restriction, set_locally};
 use super::status::Place;
 use super::target::Target;
 use super::transaction::in_transaction;
-use super::{exit, process, say, sql, tally, timeouts};
+use super::{brake, exit, process, say, sql, tally, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
@@ -102,7 +102,8 @@ impl Host for Fenced<'_> {
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Stop> {
         let started = ticks();
-        if !self.leadership.acts(started) {
+        // A cutoff that was read from a clock that had leapt is seen here, before it does harm.
+        if !self.leadership.acts(started) || brake::holds(self.settings).is_some() {
             return Err(Stop::NotLeading);
         }
         let lease = self.settings.lease_duration;

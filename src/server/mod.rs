@@ -28,6 +28,7 @@
 //! | `rounds` | the worker's sweep: which policies are due, and what their failures mean |
 //! | `board` | the shared memory |
 //! | `status` | what each worker tells, there |
+//! | `brake` | what holds all passes of the server, there |
 //! | `roster` | which databases the launcher has sent workers to, there |
 //! | `launcher` | the background worker that keeps one in each database with the extension |
 //! | `catalog` | what it reads of the databases |
@@ -42,6 +43,7 @@
 
 pub mod announcement;
 pub mod board;
+pub mod brake;
 pub mod catalog;
 pub mod clock;
 mod complaints;

@@ -144,13 +144,14 @@ pub fn reload_pending() -> bool {
     unsafe { pg_sys::ConfigReloadPending != 0 }
 }
 
-/// Waits on the latch for `timeout`, or until the configuration changes. A cancellation that
-/// finds nothing to cancel is dropped; a termination ends the process in here.
-pub fn wait(timeout: Duration) {
+/// Waits on the latch for `timeout`, or until the configuration changes, or `called` says that
+/// there is something to do. A cancellation that finds nothing to cancel is dropped; a termination
+/// ends the process in here.
+pub fn wait(timeout: Duration, called: impl Fn() -> bool) {
     let until = ticks() + timeout;
     loop {
         let left = until.saturating_sub(ticks());
-        if left.is_zero() || reload_pending() {
+        if left.is_zero() || reload_pending() || called() {
             return nap(Duration::ZERO);
         }
         nap(left);

@@ -77,7 +77,13 @@ pub fn launcher_is(pid: c_int) {
 /// Has the launcher look at the roster now.
 pub fn wake_launcher() {
     let launcher = board::read(|board| board.roster.launcher).filter(|&pid| pid != 0);
-    let Some(pid) = launcher else { return };
+    if let Some(pid) = launcher {
+        wake(pid);
+    }
+}
+
+/// Sets the latch of process `pid`.
+pub fn wake(pid: c_int) {
     // SAFETY: a process that has ended in the meantime has no entry, or its successor's latch is
     // set, which does no harm.
     unsafe {

@@ -9,7 +9,7 @@ use super::pass::{self, End, Limits, Memory, Stop};
 use super::policies;
 use super::target::Target;
 use super::transaction::in_transaction;
-use super::{extension::Extension, say, status::Place, title};
+use super::{brake, extension::Extension, say, status::Place, title};
 use crate::decide::config::Settings;
 use crate::decide::rota::{self, Visit};
 use crate::decide::{Ticks, schedule};
@@ -63,6 +63,11 @@ impl Rounds {
         }
     }
 
+    /// The clock has leapt: what was remembered of deadlines may have been read from it.
+    pub fn forget(&mut self) {
+        self.memories.clear();
+    }
+
     /// Leaves a table alone for a while.
     fn punish(&mut self, target: &Target, failures: u32, settings: &Settings) {
         let wait = schedule::backoff(failures, settings.interval, schedule::LONGEST_BACKOFF);
@@ -112,7 +117,7 @@ impl Rounds {
             if leadership.ageing(ticks(), settings.lease_duration) {
                 leadership.reassure(settings, &ticks);
             }
-            if !leadership.acts(ticks()) {
+            if !leadership.acts(ticks()) || brake::holds(settings).is_some() {
                 swept.clean = false;
                 break;
             }

@@ -29,6 +29,8 @@ static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static STATEMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static LOG_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(100);
+static MAX_CLOCK_JUMP: GucSetting<i32> = GucSetting::<i32>::new(HOUR_MS);
+static STARTUP_GRACE: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
 /// The most rows that a batch may have.
 pub const MOST_ROWS: i32 = 100_000;
@@ -160,6 +162,24 @@ pub fn define() {
             short: c"Rows logged one by one in a pass.",
             long: c"Past it, one line says how many more there were.",
         },
+        Int {
+            name: c"pg_reaper.max_clock_jump",
+            setting: &MAX_CLOCK_JUMP,
+            range: (0, 7 * DAY_MS),
+            context: GucContext::Sighup,
+            unit: GucFlags::UNIT_MS,
+            short: c"A clock that leaps forward by more than this holds all passes.",
+            long: c"Until it is back, or pg_reaper_resume() is called. 0 turns this off.",
+        },
+        Int {
+            name: c"pg_reaper.startup_grace",
+            setting: &STARTUP_GRACE,
+            range: (-1, DAY_MS),
+            context: GucContext::Sighup,
+            unit: GucFlags::UNIT_MS,
+            short: c"How long passes wait after a start, a crash or a promotion of the server.",
+            long: c"-1 means one pg_reaper.lease_duration; 0 means no wait.",
+        },
     ] {
         GucRegistry::define_int_guc(
             int.name,
@@ -194,6 +214,8 @@ pub fn read() -> Settings {
         lock_timeout: millis(LOCK_TIMEOUT.get()),
         statement_timeout: optional(millis(STATEMENT_TIMEOUT.get())),
         log_limit: LOG_LIMIT.get().unsigned_abs() as usize,
+        max_clock_jump: optional(millis(MAX_CLOCK_JUMP.get())),
+        startup_grace: u64::try_from(STARTUP_GRACE.get()).ok().map(Duration::from_millis),
     }
 }
 

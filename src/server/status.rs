@@ -2,8 +2,8 @@
 //!
 //! Counters outlive a worker that ends and is started afresh; a crash of the server clears them.
 
-use super::board;
 use super::clock::server_now;
+use super::{board, roster};
 use crate::decide::ServerTime;
 
 /// How many workers can tell.
@@ -201,6 +201,12 @@ pub fn all() -> Vec<Slot> {
         }
     }
     shown
+}
+
+/// Has every worker look up.
+pub fn wake_all() {
+    let slots = board::read(|board| board.slots.to_vec()).unwrap_or_default();
+    slots.iter().filter(|slot| slot.pid != 0).for_each(|slot| roster::wake(slot.pid));
 }
 
 /// Forgets what was told of databases that are gone.

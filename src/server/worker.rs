@@ -16,7 +16,8 @@ use super::rounds::{Rounds, Swept};
 use super::starter::Order;
 use super::status::{self, Place, State};
 use super::transaction::in_transaction;
-use super::{board, encoding, exit, say, settings, title};
+use super::{board, brake, encoding, exit, say, settings, title};
+use crate::decide::brake::Hold;
 use crate::decide::config::{Change, InForce, Settings};
 use crate::decide::version::Skew;
 use crate::decide::{Ticks, schedule};
@@ -54,7 +55,7 @@ pub extern "C-unwind" fn pg_reaper_worker_main(argument: pg_sys::Datum) {
         // SAFETY: nothing that one cycle allocated is used by the next.
         unsafe { pg_sys::MemoryContextReset(memory) };
         worker.cycle();
-        wait(worker.next);
+        wait(worker.next, || brake::resumes() != worker.resumes);
         if reload_if_pending() {
             worker.reloaded();
         }
@@ -78,8 +79,12 @@ struct Worker {
     /// What was said of the versions last.
     skewed: Skew,
     state: State,
-    /// The state that `ps` shows.
-    shown: Option<State>,
+    /// Something keeps a leader from sweeping.
+    held: bool,
+    /// How often somebody had resumed when the cycle began.
+    resumes: u32,
+    /// What `ps` shows: the state, and whether passes are held.
+    shown: Option<(State, bool)>,
 }
 
 impl Worker {
@@ -106,6 +111,8 @@ impl Worker {
             complained: None,
             skewed: Skew::None,
             state: State::Starting,
+            held: false,
+            resumes: 0,
             shown: None,
         };
         worker.take_up();
@@ -143,6 +150,9 @@ impl Worker {
             Some(settings) => settings.interval,
             None => settings::read().interval,
         };
+        (self.resumes, self.held) = (brake::resumes(), false);
+        // Leading or not, the clock is watched.
+        brake::holds(&settings::read());
         let outcome = match self.in_force.settings().cloned() {
             None => Ok(self.idle(State::Misconfigured, "it is misconfigured")),
             Some(settings) if !settings.enabled => {
@@ -202,6 +212,9 @@ impl Worker {
             return Ok(self.leadership.held_up().then_some(soon));
         }
         self.state = State::Leader;
+        if let Some(hold) = brake::attend(&extension, settings)? {
+            return Ok(self.hold(hold));
+        }
         self.report();
         let Swept { clean, failures_in_a_row, due } =
             self.rounds.sweep(&extension, &mut self.leadership, settings, self.place, began)?;
@@ -215,6 +228,18 @@ impl Worker {
             self.state = State::Standby;
         }
         Ok(due)
+    }
+
+    /// Passes are held; returns when that ends by itself.
+    fn hold(&mut self, hold: Hold) -> Option<Ticks> {
+        self.held = true;
+        match hold {
+            Hold::Grace(left) => Some(ticks() + left),
+            Hold::Leap(_) => {
+                self.rounds.forget();
+                None
+            }
+        }
     }
 
     /// Whether the SQL of the extension is newer than the library: its tables may mean more than
@@ -248,8 +273,10 @@ impl Worker {
 
     /// Tells what this worker is now.
     fn report(&mut self) {
-        if self.shown.replace(self.state) != Some(self.state) {
-            title::show(&format!("{} {}", self.database, self.state.name()));
+        let show = (self.state, self.held);
+        if self.shown.replace(show) != Some(show) {
+            let held = if self.held { ", held" } else { "" };
+            title::show(&format!("{} {}{held}", self.database, self.state.name()));
         }
         let (state, term) = (self.state, self.leadership.term().unwrap_or(0));
         let leader = status::Text::new(self.leadership.me());

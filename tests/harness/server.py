@@ -25,6 +25,8 @@ SETTINGS: dict[str, str] = {
     "timezone": "UTC",
     # Whatever backlog a test makes, it need not be worked off with rests in between.
     "pg_reaper.duty_cycle": "100",
+    # Or every test would begin with a wait.
+    "pg_reaper.startup_grace": "0",
 }
 
 # What a failing test's report shows the logs of; see tests/conftest.py.
@@ -47,15 +49,18 @@ class Server(Sessions):
         extension: bool = True,
         data: Path | None = None,
         programs: Path | None = None,
+        environment: Mapping[str, str] | None = None,
         name: str = "server",
     ) -> None:
         """``config`` goes into postgresql.conf. ``preload`` loads the library at start,
         ``extension`` creates the extension in ``postgres`` once it runs. ``data`` is a
         data directory to copy (a base backup, say) in place of a fresh one; ``programs`` the
-        folder of another PostgreSQL's programs, whose data it then must be."""
+        folder of another PostgreSQL's programs, whose data it then must be; ``environment`` is
+        added to the server's."""
         self.name = name
         self.extension = extension
         self.programs = programs or installation.bindir()
+        self.environment = dict(environment or {})
         self.kept = False
         super().__init__(installation.new_directory("pg_reaper-"))
         self.data = self.directory / "data"
@@ -102,6 +107,7 @@ class Server(Sessions):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, **self.environment},
                 **installation.as_server_user(),
             )
         if wait:

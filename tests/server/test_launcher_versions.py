@@ -13,7 +13,8 @@ from scenery import log
 from scenery.fleet import served, workers
 
 FUNCTIONS = (
-    "SELECT proname::text, proacl::text FROM pg_proc JOIN pg_depend d ON d.objid = pg_proc.oid"
+    "SELECT proname::text, proacl::text, pg_get_functiondef(pg_proc.oid), obj_description(pg_proc.oid, 'pg_proc')"
+    " FROM pg_proc JOIN pg_depend d ON d.objid = pg_proc.oid"
     " WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass ORDER BY 1"
 )
 
@@ -50,6 +51,8 @@ def test_older_sql_is_served_and_a_line_of_the_log_says_what_to_do(older: Server
     assert older.value("SELECT pg_reaper_sweep()") == 0
     older.execute("CREATE TABLE jobs (execution_id text, expires_at timestamptz)")
     assert older.value("SELECT pg_reaper_adopt('jobs')") == 2
+    # It has the columns that it was made with.
+    assert status(older)._fields[-1] == "last_error_at"
     with pytest.raises(psycopg.errors.UndefinedFunction):
         older.query("SELECT pg_reaper_stop()")
 

@@ -35,6 +35,10 @@ SET pg_reaper.statement_timeout = -1;
 :said
 SET pg_reaper.log_limit = -1;
 :said
+ALTER SYSTEM SET pg_reaper.max_clock_jump = '8d';
+:said
+ALTER SYSTEM SET pg_reaper.startup_grace = -2;
+:said
 \pset tuples_only off
 \set VERBOSITY default
 
