@@ -66,6 +66,7 @@ impl Rounds {
     /// The clock has leapt: what was remembered of deadlines may have been read from it.
     pub fn forget(&mut self) {
         self.memories.clear();
+        self.turns.clear();
     }
 
     /// Leaves a table alone for a while.
