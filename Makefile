@@ -7,10 +7,15 @@ export PG_CONFIG KEEP
 MINUTES ?= 2
 SEED ?=
 export MINUTES SEED
+BARS ?=
+SCALE ?=
+REPETITIONS ?=
+IDLE_SECONDS ?=
+export BARS SCALE REPETITIONS IDLE_SECONDS
 
 WITH_PG = scripts/with-pg "$(PG)"
 
-.PHONY: help build install lint test expected demo chaos clean
+.PHONY: help build install lint test expected demo chaos bench clean
 
 help: ## this list
 	@echo "make TARGET [PG=15|16|17|18] [PG_CONFIG=/path/to/pg_config]"
@@ -41,6 +46,9 @@ demo: ## a fan-out with dying clients, and the reaper at work (KEEP=1: leave the
 
 chaos: ## faults let loose on it (MINUTES=2, SEED=n for the same faults again)
 	@$(WITH_PG) scripts/chaos
+
+bench: ## measurements beside peers, half an hour (BARS=1,2 SCALE=0.1 REPETITIONS=3 IDLE_SECONDS=60: a quick look)
+	@$(WITH_PG) scripts/bench
 
 clean: ## remove what was built here (the cache of fetched tools stays)
 	rm -rf target

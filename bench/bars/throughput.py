@@ -1,0 +1,119 @@
+"""Bar 1: how fast a backlog goes, beside its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from bench import plots
+from bench.contenders import BY_INDEX, LARGE_BATCH, Contender, bare, naive, original, plan, race, sweep, worker
+from bench.figures import Spread, number, ratios, spread, thousands
+from bench.report import Report, Table
+from bench.stage import Stage
+from bench.verdict import Check
+
+NUMBER = 1
+TITLE = "Throughput"
+
+BARE, OWN_PLAN, ORIGINAL = "bare DELETE, by the index", "bare DELETE, its own plan", "the original's loop"
+DEFAULT, LARGE = "pg_reaper, default batches", "pg_reaper, batches of 10k"
+BY_HAND, NAIVE = "pg_reaper_sweep()", "pk IN (… SKIP LOCKED)"
+OURS = (DEFAULT, LARGE, BY_HAND)
+
+METHOD = """\
+{expired:,} of {rows:,} rows have expired, each with a deadline of its own; rows lie in the order of their
+deadlines, under a primary key (text) and an index on the deadline. Every measurement has a table made afresh,
+vacuumed and followed by a checkpoint, and a session or worker that has not seen it; the order of the contenders
+turns from one repetition to the next. pg_reaper's time runs from the reload that switches it on (so it
+includes waking up and taking the lease) until `rows_reaped` in `pg_reaper_status()`, read every 5 ms, has
+counted all of them. After each measurement it is checked that no expired row and every live row is left.
+`log_limit` and all other settings of pg_reaper are at their defaults, apart from `batch_size` where it is
+named. The bare `DELETE` is one statement, `DELETE … WHERE deadline < now()`: once with the plan that the
+planner takes ({own}), once made to take the plan that pg_reaper takes ({index}); the ratios are to the latter.
+The original's loop is `DELETE … RETURNING id` from a client that fetches the ids (Python, psycopg). Both
+settings of `synchronous_commit` are published: it is set for the whole server, for peers and reaper alike.
+pg_reaper has no pacing yet: this is its full speed.
+"""
+
+
+def contenders(mode: str) -> list[Contender]:
+    """Who takes part under one commit mode: it means little to those that run for long."""
+    always = [
+        Contender(BARE, bare(*BY_INDEX)), Contender(OWN_PLAN, bare()), Contender(ORIGINAL, original),
+        Contender(DEFAULT, worker()), Contender(LARGE, worker(LARGE_BATCH)),
+    ]  # fmt: skip
+    return [*always, Contender(BY_HAND, sweep), Contender(NAIVE, naive)] if mode == "on" else always
+
+
+def measure(stage: Stage) -> Report:
+    """Races them all, under both commit modes."""
+    rows, expired = stage.options.rows(2_000_000), stage.options.rows(1_000_000)
+    speeds: dict[str, dict[str, list[float]]] = {"on": {}, "off": {}}
+    wal: dict[str, dict[str, list[float]]] = {"on": {}, "off": {}}
+    plans: dict[str, str] = {}
+    try:
+        for repetition in range(stage.options.repetitions):
+            for mode in speeds:
+                stage.set(synchronous_commit=mode)
+                stage.say(f"repetition {repetition + 1}, synchronous_commit = {mode}")
+                if not plans:
+                    stage.table("backlog", rows, expired)
+                    plans = {"own": plan(stage), "index": plan(stage, *BY_INDEX)}
+                for name, (speed, bytes_a_row) in race(stage, contenders(mode), expired, rows, offset=repetition).items():
+                    speeds[mode].setdefault(name, []).append(speed)
+                    wal[mode].setdefault(name, []).append(bytes_a_row)
+    finally:
+        stage.set(**{"synchronous_commit": None, "pg_reaper.batch_size": None})
+    report = Report(NUMBER, TITLE, METHOD.format(expired=expired, rows=rows, **plans))
+    for mode, measured in speeds.items():
+        report.checks += checks(mode, measured)
+        report.tables.append(table(mode, [each.name for each in contenders(mode)], measured, wal[mode]))
+    ordered = {
+        mode: {each.name: spread(measured[each.name]) for each in contenders(mode)} for mode, measured in speeds.items()
+    }
+    report.plots["throughput"] = draw(ordered)
+    report.alt["throughput"] = "Rows a second of pg_reaper and its peers, under both commit modes"
+    return report
+
+
+def checks(mode: str, measured: Mapping[str, list[float]]) -> list[Check]:
+    """The three bars, under one commit mode."""
+    under = f"synchronous_commit {mode}"
+    return [
+        Check(NUMBER, f"{what}; {under}", ratios(measured[ours], measured[theirs]).median, "×", limit=limit)
+        for what, ours, theirs, limit in (
+            ("default batches / bare DELETE of the same plan", DEFAULT, BARE, 1.0),
+            ("batches of 10k / bare DELETE of the same plan", LARGE, BARE, 1.2),
+            ("default batches / the original's loop", DEFAULT, ORIGINAL, 1.5),
+        )
+    ]
+
+
+def table(mode: str, names: list[str], measured: Mapping[str, list[float]], wal: Mapping[str, list[float]]) -> Table:
+    """All contenders of one commit mode."""
+    rows = []
+    for name in names:
+        speed, ratio = spread(measured[name]), ratios(measured[name], measured[BARE])
+        rows.append((
+            name, thousands(speed.median), f"{thousands(speed.least)}–{thousands(speed.most)}",
+            f"{number(ratio.median)} ({number(ratio.least)}–{number(ratio.most)})", number(spread(wal[name]).median),
+        ))  # fmt: skip
+    header = ("contender", "rows/s, median", "least–most", "of the bare DELETE", "WAL bytes a row")
+    return Table(header, rows, f"synchronous_commit = {mode}")
+
+
+def draw(results: Mapping[str, Mapping[str, Spread]]) -> Figure:
+    """Both commit modes, one above the other."""
+    drawn, panels = plots.figure(6.2, rows=2, sharex=True, height_ratios=[len(each) for each in results.values()])
+    for axes, (mode, measured) in zip(panels, results.items(), strict=True):
+        plots.contest(axes, measured, OURS, unit=1000)
+        axes.set_title(f"synchronous_commit = {mode}")
+        bare_speed = measured[BARE].median / 1000
+        plots.bar_line(axes, bare_speed, "bar for default batches: 1.0 of the bare DELETE")
+        axes.axvline(1.2 * bare_speed, color=plots.BAR, linestyle=":", label="bar for 10k: 1.2 of it", zorder=3)
+    most = max(value.most for measured in results.values() for value in measured.values()) / 1000
+    panels[-1].set_xlim(0, most * 1.14)
+    panels[-1].set_xlabel("thousand rows a second (median; dots: every measurement)")
+    plots.legend(panels[-1])
+    return drawn

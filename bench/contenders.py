@@ -1,0 +1,99 @@
+"""Who removes a backlog, and how: the reaper and its peers. Each times itself on ``backlog``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import reaper
+from bench.stage import Stage, timed
+
+TABLE = "backlog"
+DELETE = f"DELETE FROM {TABLE} WHERE expires_at < now()"
+NAIVE = (
+    f"DELETE FROM {TABLE} WHERE execution_id IN"
+    f" (SELECT execution_id FROM {TABLE} WHERE expires_at < now() LIMIT 1000 FOR UPDATE SKIP LOCKED)"
+)
+BY_INDEX = "SET enable_seqscan = off", "SET enable_bitmapscan = off"
+LARGE_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Contender:
+    """``run`` removes so many expired rows and returns the seconds it took."""
+
+    name: str
+    run: Callable[[Stage, int], float]
+
+
+def bare(*before: str) -> Callable[[Stage, int], float]:
+    """One DELETE, in a session that was prepared by some statements."""
+
+    def run(stage: Stage, rows: int) -> float:
+        with stage.session() as session:
+            for statement in before:
+                session.execute(statement)
+            return timed(lambda: session.execute(DELETE))
+
+    return run
+
+
+def original(stage: Stage, rows: int) -> float:
+    """What the reaper that this one came from sends: one DELETE, the ids fetched."""
+    with stage.session() as session:
+        return timed(lambda: session.execute(f"{DELETE} RETURNING execution_id").fetchall())
+
+
+def naive(stage: Stage, rows: int) -> float:
+    """What is found in many an application: by the primary key, until nothing is left."""
+    with stage.session() as session:
+
+        def all_of_them() -> None:
+            while session.execute(NAIVE).rowcount:
+                pass
+
+        return timed(all_of_them)
+
+
+def worker(batch: int | None = None) -> Callable[[Stage, int], float]:
+    """The reaper's own worker, from the moment that it is let loose; with default batches if not told."""
+
+    def run(stage: Stage, rows: int) -> float:
+        stage.set(**{"pg_reaper.batch_size": batch})
+        reaper.afresh(stage)
+        return reaper.drain(stage, rows).seconds
+
+    return run
+
+
+def sweep(stage: Stage, rows: int) -> float:
+    """pg_reaper_sweep(), called by hand."""
+    stage.set(**{"pg_reaper.batch_size": None})
+    with stage.session() as session:
+        return timed(lambda: session.execute(f"SELECT pg_reaper_sweep('{TABLE}')"))
+
+
+def plan(stage: Stage, *before: str) -> str:
+    """How a bare DELETE would find its rows: the name of the scan."""
+    with stage.session() as session:
+        for statement in before:
+            session.execute(statement)
+        top = session.execute(f"EXPLAIN (FORMAT JSON) {DELETE}").fetchone()[0][0]["Plan"]
+        return str(top["Plans"][0]["Node Type"])
+
+
+def race(
+    stage: Stage, contenders: list[Contender], expired: int, rows: int, tied: bool = False, offset: int = 0
+) -> dict[str, tuple[float, float]]:
+    """One repetition: each contender on a table of its own, equal to the others', the order turned by
+    ``offset``. Rows a second and bytes of WAL a row, by name."""
+    results = {}
+    turned = contenders[offset % len(contenders):] + contenders[: offset % len(contenders)]
+    for contender in turned:
+        stage.table(TABLE, rows, expired, tied)
+        wal = stage.wal()
+        seconds = contender.run(stage, expired)
+        results[contender.name] = (expired / seconds, (stage.wal() - wal) / expired)
+        stage.check(TABLE, rows - expired)
+        stage.say(f"{contender.name}: {expired / seconds:,.0f} rows/s")
+    return results

@@ -1,0 +1,44 @@
+"""The page of results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.options import Options
+from bench.report import Report, Table
+
+INTRODUCTION = """\
+# Benchmark
+
+Measured by `make bench` in one run, on one machine: the optimised build, a real server of its own,
+the peers beside pg_reaper under the same conditions. Medians; in brackets the least and the most of
+all repetitions. Ratios are taken within each repetition. What is worth noting about the method stands
+with each bar; [CONTRIBUTING.md](../CONTRIBUTING.md) says how to run it.
+"""
+
+SCALED = "**This is a partial or scaled run: its figures are no results.**\n"
+
+
+def verdicts(reports: Sequence[Report]) -> Table:
+    """All bars: what was asked, what was measured, met or missed."""
+    rows = [
+        (str(check.bar), check.what, check.bar_text, check.measured_text, check.verdict)
+        for report in reports
+        for check in report.checks
+    ]
+    return Table(("bar", "what", "bar asks for", "measured", "verdict"), rows, words=True)
+
+
+def render(options: Options, environment: Table, reports: Sequence[Report]) -> str:
+    """The whole page in Markdown."""
+    parts = [INTRODUCTION]
+    if not options.whole:
+        parts.append(SCALED)
+    parts += ["## Verdict\n", verdicts(reports).markdown() + "\n", "## Environment\n", environment.markdown() + "\n"]
+    for report in reports:
+        parts.append(f"## {report.bar}. {report.title}\n")
+        parts.append(report.method.strip() + "\n")
+        parts += [table.markdown() + "\n" for table in report.tables]
+        parts += [f"![{report.alt.get(name, name)}](plots/{name}.svg)\n" for name in report.plots]
+    return "\n".join(parts)
+
