@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -57,8 +57,11 @@ def loose(stage: Stage) -> Iterator[float]:
         wait_until(lambda: status(stage.server), lambda row: row.state != "leader", "the worker to be off")
 
 
-def drain(stage: Stage, rows: int, patience: float = PATIENCE) -> Drain:
-    """Lets the worker loose on a backlog until so many rows are gone; an error if they are not in time."""
+def drain(
+    stage: Stage, rows: int, patience: float = PATIENCE, afterwards: Callable[[], None] = lambda: None
+) -> Drain:
+    """Lets the worker loose on a backlog until so many rows are gone; an error if they are not in time.
+    ``afterwards`` is called while it still is loose."""
     seen = Drain(rows)
     with stage.session() as session:
         pid, before = session.execute(COUNTER).fetchone()
@@ -73,6 +76,7 @@ def drain(stage: Stage, rows: int, patience: float = PATIENCE) -> Drain:
                     seen.progress.append((elapsed, gone))
                 if gone >= rows:
                     seen.seconds = elapsed
+                    afterwards()
                     return seen
                 if elapsed > patience:
                     last = status(stage.server).last_error
