@@ -15,13 +15,14 @@ from types import ModuleType
 from harness import Server, installation
 
 from bench import page, plots
-from bench.bars import idle, lateness, probe, snapshot, throughput, ties
+from bench.bars import crowd, foreground, idle, lateness, probe, snapshot, throughput, ties
 from bench.environment import environment
 from bench.options import Options, parse
 from bench.report import Report, failed
 from bench.stage import CONFIG, Stage
 
-BARS: dict[int, ModuleType] = {module.NUMBER: module for module in (throughput, snapshot, probe, lateness, idle, ties)}
+ALL = (throughput, snapshot, probe, lateness, foreground, idle, crowd, ties)
+BARS: dict[int, ModuleType] = {module.NUMBER: module for module in ALL}
 
 
 def main() -> int:

@@ -14,8 +14,9 @@ Arrivals = Callable[[], Optional[Mapping[str, float]]]
 
 
 def lateness(
-    stage: Stage, query: str, deadlines: Mapping[str, float], patience: float, arrivals: Arrivals = lambda: None
-) -> dict[str, float]:
+    stage: Stage, query: str, deadlines: Mapping[str, float], patience: float, arrivals: Arrivals = lambda: None,
+    poll_seconds: float = POLL_SECONDS,
+) -> dict[str, float]:  # fmt: skip
     """Seconds from each deadline (Unix time) until the row was seen to be gone: never too few, and too
     many by a turn at most. ``query`` lists the rows that are there. Rows that are still there
     ``patience`` seconds after the last deadline count as that late.
@@ -43,5 +44,5 @@ def lateness(
             if seen > last + patience:
                 late.update({name: seen - deadline for name, deadline in waiting.items()})
                 break
-            time.sleep(max(POLL_SECONDS - (time.time() - looked), 0))
+            time.sleep(max(poll_seconds - (time.time() - looked), 0))
     return late

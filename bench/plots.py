@@ -25,6 +25,7 @@ matplotlib.rcParams.update({
     "grid.color": "#d0d7de",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "axes.formatter.min_exponent": 4,
     "font.size": 10,
     # The same figures give the same file.
     "svg.hashsalt": "pg_reaper",

@@ -36,7 +36,7 @@ milliseconds too much, and never too little.
 
 def measure(stage: Stage) -> Report:
     """First the deadlines that were known, then the short ones."""
-    span = stage.options.seconds(40, least=8)
+    span = stage.options.seconds(30, least=8)
     early, short = max(round(15 * span), 100), max(round(4 * span), 20)
     stage.table(TABLE, 1000, 0)
     stage.server.execute(f"TRUNCATE {TABLE}")

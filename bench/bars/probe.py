@@ -47,7 +47,7 @@ def measure(stage: Stage) -> Report:
             stage.table(TABLE, size, 0)
             reaper.afresh(stage)
             with reaper.loose(stage):
-                idle[size] = probes(stage, TABLE, stage.options.seconds(15, least=8))
+                idle[size] = probes(stage, TABLE, stage.options.seconds(10, least=6))
             trips[size] = round_trip(stage)
             say(stage, f"{size:,} rows", idle[size])
         after = after_deletions(stage, sizes[-1], expired)
@@ -96,7 +96,7 @@ def cycle_without(stage: Stage) -> float:
         session.execute(f"DROP TABLE IF EXISTS {TABLE}")
     reaper.afresh(stage)
     with reaper.loose(stage):
-        return probes(stage, "pg_barrier_state", stage.options.seconds(15, least=8)).cycle_ms.median
+        return probes(stage, "pg_barrier_state", stage.options.seconds(10, least=6)).cycle_ms.median
 
 
 def round_trip(stage: Stage) -> float:
@@ -118,7 +118,7 @@ def after_deletions(stage: Stage, size: int, expired: int) -> Probes:
     found: list[Probes] = []
 
     def watch_on() -> None:
-        found.append(probes(stage, TABLE, stage.options.seconds(75, least=40)))
+        found.append(probes(stage, TABLE, stage.options.seconds(60, least=40)))
 
     with stage.old_snapshot(TABLE):
         reaper.drain(stage, expired, afterwards=watch_on)
