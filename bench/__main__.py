@@ -9,15 +9,17 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+import psycopg
 from harness import Server, installation
 
 from bench import page, plots
 from bench.bars import crowd, foreground, idle, lateness, probe, snapshot, throughput, ties
 from bench.environment import environment
-from bench.options import Options, parse
+from bench.options import TRIED, parse
 from bench.report import Report, failed
 from bench.stage import CONFIG, Stage
 
@@ -45,10 +47,11 @@ def main() -> int:
         surroundings = environment(stage, options)
         for number in options.bars:
             reports.append(measured(BARS[number], stage))
-    folder = options.folder
+    failures = any(check.measured is None for report in reports for check in report.checks)
+    folder = TRIED if failures else options.folder
     write(folder, page.render(options, surroundings, reports), reports)
     print(f"\n{page.verdicts(reports).plain()}\n\nThe results are in {folder / 'results.md'}.")
-    return int(any(check.measured is None for report in reports for check in report.checks))
+    return int(failures)
 
 
 def measured(bar: ModuleType, stage: Stage) -> Report:
@@ -59,6 +62,9 @@ def measured(bar: ModuleType, stage: Stage) -> Report:
     except Exception as error:
         traceback.print_exc()
         return failed(bar.NUMBER, bar.TITLE, f"{type(error).__name__}: {error}")
+    finally:
+        with suppress(psycopg.Error):  # then the next bar will say what is wrong
+            stage.clear()
 
 
 def write(folder: Path, text: str, reports: list[Report]) -> None:

@@ -107,7 +107,8 @@ def _command(server: Server, *arguments: str) -> list[str]:
     program = installation.bindir() / "pgbench"
     if not program.exists():
         raise RuntimeError(f"{program} is missing: this PostgreSQL came without pgbench")
-    return [str(program), "-h", where["host"], "-p", str(where["port"]), "-U", where["user"], *arguments, where["dbname"]]
+    options = ["-h", where["host"], "-p", str(where["port"]), "-U", where["user"]]
+    return [str(program), *options, *arguments, where["dbname"]]
 
 
 def _environment() -> dict[str, str]:

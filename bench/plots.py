@@ -72,4 +72,4 @@ def legend(axes: Axes, **where: object) -> None:
 def save(drawn: Figure, path: Path) -> None:
     """Writes the figure as SVG, without the date."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, metadata={"Date": None}, facecolor="white")
+    drawn.savefig(path, dpi=160, metadata={"Date": None}, facecolor="white")

@@ -67,6 +67,15 @@ class Stage:
             watch(session, name)
             session.execute("CHECKPOINT")
 
+    def clear(self) -> None:
+        """Removes every table that was made, so that no bar is measured beside another's."""
+        made = (
+            "SELECT c.oid::regclass::text FROM pg_class c"
+            " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND NOT EXISTS"
+            " (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')"
+        )
+        self.server.execute(*(f"DROP TABLE {name}" for (name,) in self.server.query(made)))
+
     def check(self, name: str, live: int) -> None:
         """Refuses a measurement after which anything else is left than the live rows."""
         expired, left = self.server.query(

@@ -69,7 +69,6 @@ def measure(stage: Stage) -> Report:
         pairs.append(Pair(without, during, drain))
         one, other = pairs[-1].p99()
         stage.say(f"p99 {one:.2f} ms without, {other:.2f} ms while draining for {drain.seconds:.1f} s")
-    stage.server.execute(f"DROP TABLE {TABLE}")
     method = METHOD.format(
         scale=pgbench.TABLES_SCALE, clients=pgbench.CLIENTS, rate=rate, share=pgbench.SHARE_OF_MOST, rows=rows,
         expired=expired, quiet=quiet, lead=LEAD_IN_SECONDS,
@@ -130,7 +129,9 @@ def draw(pair: Pair, p99s: list[tuple[float, float]]) -> Figure:
         (pair.without, plots.PEERS, "without the reaper"), (pair.during, plots.OURS, "with it"),
     ):  # fmt: skip
         shown = [(at, ms) for at, ms in transactions if at >= 0]
-        latency.plot(*zip(*shown, strict=True), ".", markersize=2.5, alpha=0.6, color=colour, label=label)
+        points = tuple(zip(*shown, strict=True))
+        # Thousands of dots: as an image within the SVG they are small.
+        latency.plot(*points, ".", markersize=2.5, alpha=0.6, color=colour, label=label, rasterized=True)
     latency.axvspan(0, pair.drain.seconds, color=plots.OURS, alpha=0.08, label="while the backlog drains")
     latency.set(yscale="log", ylabel="ms, each transaction", title="latency, the pair in the middle")
     latency.yaxis.set_major_formatter("{x:g}")

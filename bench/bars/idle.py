@@ -38,8 +38,8 @@ SETTLED_SECONDS = 18
 METHOD = """\
 Three idle servers beside each other, for {seconds:.0f} seconds: one without pg_reaper, one for each kind of
 leadership, all settings of pg_reaper at their defaults and nothing in its tables. WAL and transaction ids are
-those of the whole server; CPU is that of the launcher and the worker together, as the kernel counts it. Checkpoints come
-every 5 minutes, as by default; autovacuum is off, so that nothing is counted that pg_reaper does not do.
+those of the whole server; CPU is that of the launcher and the worker together, as the kernel counts it. Checkpoints
+come every 5 minutes, as by default; autovacuum is off, so that nothing is counted that pg_reaper does not do.
 """
 
 

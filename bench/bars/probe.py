@@ -19,6 +19,7 @@ TITLE = "Nothing expired"
 TABLE = "quiet"
 INTERVAL = "250ms"
 CALLS = 200
+LEAST_MS = 0.05
 HEADER = (
     "table", "buffers a probe", "dearest probe", "ms a probe", "ms of CPU, dearest cycle", "ms for pg_reaper_sweep()",
 )  # fmt: skip
@@ -26,11 +27,12 @@ HEADER = (
 METHOD = f"""\
 A table in which nothing has expired, of growing size. Buffers are those of the table and its indexes (hit or read)
 that PostgreSQL counts (`pg_statio_user_tables`) from one sweep of the worker to the next, with an `interval` of
-{INTERVAL} (they come once a second, for several sweeps). The time of a probe is how much more CPU time a cycle of the worker takes than one without the table
-({{without:.2f}} ms), with `leadership = advisory`, so that no renewal of the lease is in it. Beside it stands the
-round trip of `SELECT pg_reaper_sweep('{TABLE}')` from a client. Then {{expired:,}} expired rows are added to the largest
-table and reaped while another session holds an old snapshot, and the same is measured again while it is held, at the
-default `interval`. The medians count; the dearest of all probes is shown too.
+{INTERVAL} (they come once a second, for several sweeps). The time of a probe is how much more CPU time a cycle of the
+worker takes than one without the table ({{without:.2f}} ms), with `leadership = advisory`, so that no renewal of the
+lease is in it; less than {LEAST_MS} ms cannot be told apart from nothing, and counts as that. Beside it stands the
+round trip of `SELECT pg_reaper_sweep('{TABLE}')` from a client. Then {{expired:,}} expired rows are added to the
+largest table and reaped while another session holds an old snapshot, and the same is measured again while it is held,
+at the default `interval`. The medians count; the dearest of all probes is shown too.
 """
 
 
@@ -57,8 +59,8 @@ def measure(stage: Stage) -> Report:
     small, large = idle[sizes[0]], idle[sizes[-1]]
 
     def probe_ms(found: Probes) -> float:
-        """Below what can be told apart from nothing, a time is no smaller than another."""
-        return max(found.cycle_ms.median - without, 0.05)
+        """How much more a cycle takes than without the table."""
+        return max(found.cycle_ms.median - without, LEAST_MS)
 
     later = f"the same after {expired:,} deletions under an old snapshot"
     report.checks = [

@@ -60,7 +60,8 @@ def measure(stage: Stage) -> Report:
                 if not plans:
                     stage.table("backlog", rows, expired)
                     plans = {"own": plan(stage), "index": plan(stage, *BY_INDEX)}
-                for name, (speed, bytes_a_row) in race(stage, contenders(mode), expired, rows, offset=repetition).items():
+                raced = race(stage, contenders(mode), expired, rows, offset=repetition)
+                for name, (speed, bytes_a_row) in raced.items():
                     speeds[mode].setdefault(name, []).append(speed)
                     wal[mode].setdefault(name, []).append(bytes_a_row)
     finally:
