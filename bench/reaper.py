@@ -15,7 +15,7 @@ from bench.stage import Stage
 # From shared memory: it touches no table, whatever state that is in.
 COUNTER = "SELECT pid, rows_reaped FROM pg_reaper_status() WHERE database = current_database()"
 POLL_SECONDS = 0.005
-PATIENCE = 300.0
+PATIENCE = 600.0
 
 
 @dataclass

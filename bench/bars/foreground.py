@@ -42,11 +42,14 @@ class Pair:
     during: list[tuple[float, float]]
     drain: Drain
 
+    def drained(self) -> list[float]:
+        """The latencies of the transactions that ended while the backlog drained."""
+        return [latency for at, latency in self.during if 0 <= at <= self.drain.seconds]
+
     def p99(self) -> tuple[float, float]:
         """Without, and while the backlog drained."""
         one = percentile(pgbench.latencies(self.without), SHARE)
-        drained = [latency for at, latency in self.during if 0 <= at <= self.drain.seconds]
-        return one, percentile(drained, SHARE)
+        return one, percentile(self.drained(), SHARE)
 
 
 def measure(stage: Stage) -> Report:
@@ -89,6 +92,7 @@ def report(method: str, pairs: list[Pair], expired: int) -> Report:
     lines = (
         ("p99 without the reaper, ms", without), ("p99 while the backlog drains, ms", during), ("ratio", ratio),
         ("duration of the drain, s", drains), ("rows drained a second", spread([pair.drain.speed for pair in pairs])),
+        ("transactions during the drain", spread([len(pair.drained()) for pair in pairs])),
     )  # fmt: skip
     rows = [(what, *map(number, (found.median, found.least, found.most))) for what, found in lines]
     done.tables.append(Table((f"{len(pairs)} pairs", "median", "least", "most"), rows))
