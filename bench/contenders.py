@@ -55,11 +55,12 @@ def naive(stage: Stage, rows: int) -> float:
         return timed(all_of_them)
 
 
-def worker(batch: int | None = None) -> Callable[[Stage, int], float]:
-    """The reaper's own worker, from the moment that it is let loose; with default batches if not told."""
+def worker(batch: int | None = None, duty_cycle: str | None = None) -> Callable[[Stage, int], float]:
+    """The reaper's own worker, from the moment that it is let loose; with default batches if not told,
+    and without rests."""
 
     def run(stage: Stage, rows: int) -> float:
-        stage.set(**{"pg_reaper.batch_size": batch})
+        stage.set(**{"pg_reaper.batch_size": batch, "pg_reaper.duty_cycle": duty_cycle})
         reaper.afresh(stage)
         return reaper.drain(stage, rows).seconds
 
@@ -68,7 +69,7 @@ def worker(batch: int | None = None) -> Callable[[Stage, int], float]:
 
 def sweep(stage: Stage, rows: int) -> float:
     """pg_reaper_sweep(), called by hand."""
-    stage.set(**{"pg_reaper.batch_size": None})
+    stage.set(**{"pg_reaper.batch_size": None, "pg_reaper.duty_cycle": None})
     with stage.session() as session:
         return timed(lambda: session.execute(f"SELECT pg_reaper_sweep('{TABLE}')"))
 

@@ -23,7 +23,12 @@ CONFIG = {
     "maintenance_work_mem": "256MB",
     "jit": "off",
     "pg_reaper.enabled": "off",
+    # Full speed, but where it is said that the worker rests.
+    "pg_reaper.duty_cycle": "100",
 }
+
+# What a server has that says nothing of it.
+DEFAULT_DUTY_CYCLE = "25"
 
 COLUMNS = """
     execution_id text NOT NULL,
@@ -112,7 +117,7 @@ class Stage:
 
 def watch(session: psycopg.Connection[Any], table: str) -> None:
     """Has the reaper watch a table."""
-    session.execute("SELECT pg_reaper_adopt(%s)", [table])
+    session.execute("SELECT pg_reaper_add_policy(%s, 'expires_at')", [table])
 
 
 def timed(work: Callable[[], object]) -> float:

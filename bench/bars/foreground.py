@@ -13,7 +13,7 @@ from bench.contenders import TABLE
 from bench.figures import number, percentile, ratios, spread
 from bench.reaper import Drain
 from bench.report import Report, Table
-from bench.stage import Stage
+from bench.stage import DEFAULT_DUTY_CYCLE, Stage
 from bench.verdict import AT_MOST, Check
 
 NUMBER = 5
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 600.0
 METHOD = """\
 pgbench (`simple-update`, scale {scale}, {clients} clients, {rate} transactions a second due at random
 times, which is {share:.0%} of what it reaches here when nothing holds it back; latency counted from when each was due)
-while a backlog of {expired:,} of {rows:,} rows drains at default settings,
+while a backlog of {expired:,} of {rows:,} rows drains at default settings (so the worker rests, `duty_cycle` = 25),
 and without the reaper, in pairs that take turns in going first. The p99 with the reaper is that of the transactions
 that ended while the backlog drained, and only those; the one without is over {quiet:.0f} seconds. Each run starts
 with a checkpoint and {lead:g} seconds that do not count.
@@ -59,6 +59,7 @@ def measure(stage: Stage) -> Report:
     rate = pgbench.prepare(stage.server, stage.options.seconds(8))
     stage.say(f"{rate} transactions a second")
     pairs: list[Pair] = []
+    stage.set(**{"pg_reaper.duty_cycle": DEFAULT_DUTY_CYCLE})
     for repetition in range(stage.options.repetitions):
         stage.table(TABLE, rows, expired)
         reaper.afresh(stage)
@@ -72,6 +73,7 @@ def measure(stage: Stage) -> Report:
         pairs.append(Pair(without, during, drain))
         one, other = pairs[-1].p99()
         stage.say(f"p99 {one:.2f} ms without, {other:.2f} ms while draining for {drain.seconds:.1f} s")
+    stage.set(**{"pg_reaper.duty_cycle": None})
     method = METHOD.format(
         scale=pgbench.TABLES_SCALE, clients=pgbench.CLIENTS, rate=rate, share=pgbench.SHARE_OF_MOST, rows=rows,
         expired=expired, quiet=quiet, lead=LEAD_IN_SECONDS,

@@ -10,7 +10,7 @@ from bench import plots
 from bench.contenders import BY_INDEX, LARGE_BATCH, Contender, bare, naive, original, plan, race, sweep, worker
 from bench.figures import Spread, number, ratios, spread, thousands
 from bench.report import Report, Table
-from bench.stage import Stage
+from bench.stage import DEFAULT_DUTY_CYCLE, Stage
 from bench.verdict import Check
 
 NUMBER = 1
@@ -18,8 +18,9 @@ TITLE = "Throughput"
 
 BARE, OWN_PLAN, ORIGINAL = "bare DELETE, by the index", "bare DELETE, its own plan", "the original's loop"
 DEFAULT, LARGE = "pg_reaper, default batches", "pg_reaper, batches of 10k"
+RESTING = "pg_reaper, with its rests"
 BY_HAND, NAIVE = "pg_reaper_sweep()", "pk IN (… SKIP LOCKED)"
-OURS = (DEFAULT, LARGE, BY_HAND)
+OURS = (DEFAULT, LARGE, RESTING, BY_HAND)
 
 METHOD = """\
 {expired:,} of {rows:,} rows have expired, each with a deadline of its own; rows lie in the order of their
@@ -28,12 +29,12 @@ vacuumed and followed by a checkpoint, and a session or worker that has not seen
 turns from one repetition to the next. pg_reaper's time runs from the reload that switches it on (so it
 includes waking up and taking the lease) until `rows_reaped` in `pg_reaper_status()`, read every 5 ms, has
 counted all of them. After each measurement it is checked that no expired row and every live row is left.
-`log_limit` and all other settings of pg_reaper are at their defaults, apart from `batch_size` where it is
-named. The bare `DELETE` is one statement, `DELETE … WHERE deadline < now()`: once with the plan that the
+All settings of pg_reaper are at their defaults, apart from `batch_size` where it is named, and from
+`duty_cycle`: it is 100, so that the worker does not rest between batches, but for one contender, which has
+the default of {duty_cycle}. The bare `DELETE` is one statement, `DELETE … WHERE deadline < now()`: once with the plan that the
 planner takes ({own}), once made to take the plan that pg_reaper takes ({index}); the ratios are to the latter.
 The original's loop is `DELETE … RETURNING id` from a client that fetches the ids (Python, psycopg). Both
 settings of `synchronous_commit` are published: it is set for the whole server, for peers and reaper alike.
-pg_reaper has no pacing yet: this is its full speed.
 """
 
 
@@ -42,6 +43,7 @@ def contenders(mode: str) -> list[Contender]:
     always = [
         Contender(BARE, bare(*BY_INDEX)), Contender(OWN_PLAN, bare()), Contender(ORIGINAL, original),
         Contender(DEFAULT, worker()), Contender(LARGE, worker(LARGE_BATCH)),
+        Contender(RESTING, worker(duty_cycle=DEFAULT_DUTY_CYCLE)),
     ]  # fmt: skip
     return [*always, Contender(BY_HAND, sweep), Contender(NAIVE, naive)] if mode == "on" else always
 
@@ -65,8 +67,9 @@ def measure(stage: Stage) -> Report:
                     speeds[mode].setdefault(name, []).append(speed)
                     wal[mode].setdefault(name, []).append(bytes_a_row)
     finally:
-        stage.set(**{"synchronous_commit": None, "pg_reaper.batch_size": None})
-    report = Report(NUMBER, TITLE, METHOD.format(expired=expired, rows=rows, **plans))
+        stage.set(**{"synchronous_commit": None, "pg_reaper.batch_size": None, "pg_reaper.duty_cycle": None})
+    said = METHOD.format(expired=expired, rows=rows, duty_cycle=DEFAULT_DUTY_CYCLE, **plans)
+    report = Report(NUMBER, TITLE, said)
     for mode, measured in speeds.items():
         report.checks += checks(mode, measured)
         report.tables.append(table(mode, [each.name for each in contenders(mode)], measured, wal[mode]))
