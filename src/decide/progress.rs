@@ -54,12 +54,48 @@ impl Place {
     }
 }
 
+/// Rows that were read ahead, and wait for their turn. A pass that is cut short keeps them: to read
+/// them may have taken longer than its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    rows: Vec<Due>,
+    taken: usize,
+    /// What comes after them.
+    pub then: Then,
+}
+
+/// What comes after rows that were read ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// There may be more of their kind.
+    More,
+    /// They were the last of this deadline.
+    Past(ServerTime),
+    /// They were the last.
+    End,
+}
+
+impl Ahead {
+    pub fn new(rows: Vec<Due>, then: Then) -> Ahead {
+        Ahead { rows, taken: 0, then }
+    }
+
+    /// The next rows, `most` at the most.
+    pub fn next(&self, most: usize) -> &[Due] {
+        let rest = &self.rows[self.taken..];
+        &rest[..most.min(rest.len())]
+    }
+}
+
 /// A pass under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// Rows with a deadline before this are due. Fixed when the pass begins, so that it ends.
     pub cutoff: ServerTime,
     pub place: Place,
+    pub ahead: Option<Ahead>,
+    /// Whether its batches may wait a moment for locked rows.
+    pub waits: bool,
     /// Whether it began at the left edge of the index, and has not read from there yet.
     walk: bool,
     /// The first deadline that may have rows left: they were locked, or held back by a trigger.
@@ -72,12 +108,14 @@ pub struct Pass {
 
 impl Pass {
     fn new(cutoff: ServerTime, place: Place) -> Self {
-        Pass { cutoff, place, walk: false, left_over: None, logged: 0, unlogged: 0 }
+        let (ahead, walk, left_over) = (None, false, None);
+        Pass { cutoff, place, ahead, waits: true, walk, left_over, logged: 0, unlogged: 0 }
     }
 
-    /// A pass over rows that are found in another way than by their deadline.
+    /// A pass over rows that are found in another way than by their deadline. They may be live
+    /// barriers, of which decrements hold some locked: none is waited for.
     pub fn unordered(cutoff: ServerTime) -> Self {
-        Pass::new(cutoff, Place::From(ServerTime::MIN))
+        Pass { waits: false, ..Pass::new(cutoff, Place::From(ServerTime::MIN)) }
     }
 
     /// Rows reaped so far.
@@ -85,12 +123,16 @@ impl Pass {
         self.unlogged + self.logged as u64
     }
 
-    /// A batch of `tried` rows, the first of them `first` and the last `last`, reaped `reaped`.
-    pub fn batch_done(&mut self, first: Due, last: Due, tried: usize, reaped: u64) {
+    /// The next `tried` of the rows that were read ahead were tried, and `reaped` of them reaped.
+    pub fn tried(&mut self, tried: usize, reaped: u64) {
+        let Some(ahead) = &mut self.ahead else { return };
+        let batch = &ahead.rows[ahead.taken..ahead.taken + tried];
+        let (Some(&first), Some(&last)) = (batch.first(), batch.last()) else { return };
+        ahead.taken += tried;
+        self.place = Place::Within(last);
         if reaped < tried as u64 {
             self.left(first.deadline);
         }
-        self.place = Place::Within(last);
     }
 
     /// Rows with this deadline may be left, and none before it but what was noted before.
@@ -116,7 +158,8 @@ impl Progress {
     /// Goes on with the pass that was cut short, or begins one at `now`. It begins at the
     /// low-water mark, or at the left edge when a walk from there is due.
     pub fn resume(&mut self, now: ServerTime, ticks: Ticks) -> Pass {
-        if let Some(pass) = self.pass.take() {
+        // Unless the clock was set back meanwhile: its cutoff was read from one that was ahead.
+        if let Some(pass) = self.pass.take().filter(|pass| pass.cutoff <= now) {
             return pass;
         }
         let low_water = self.low_water.filter(|_| ticks < self.next_walk);
@@ -203,10 +246,12 @@ mod tests {
         let mut progress = Progress::default();
         let mut pass = progress.resume(100, ms(0));
         progress.first_read_done(&mut pass, ms(50), ms(50));
-        pass.batch_done(due(10, 1), due(20, 2), 2, 2);
-        pass.batch_done(due(30, 1), due(40, 2), 2, 1);
-        pass.batch_done(due(50, 1), due(60, 2), 2, 0);
-        assert_eq!(pass.place, Place::Within(due(60, 2)));
+        let rows = (1..=6).map(|n| due(10 * n, n as u16)).collect();
+        pass.ahead = Some(Ahead::new(rows, Then::End));
+        pass.tried(2, 2);
+        pass.tried(2, 1);
+        pass.tried(2, 0);
+        assert_eq!(pass.place, Place::Within(due(60, 6)));
         progress.finish(&pass);
         assert_eq!(progress.resume(200, ms(60)).place, Place::From(30));
     }
@@ -223,12 +268,24 @@ mod tests {
     }
 
     #[test]
-    fn a_suspended_pass_keeps_its_cutoff_and_place() {
+    fn a_suspended_pass_keeps_its_cutoff_its_place_and_what_it_has_read() {
         let mut progress = Progress::default();
         let mut pass = progress.resume(100, ms(0));
-        pass.batch_done(due(10, 1), due(10, 9), 9, 9);
+        pass.ahead = Some(Ahead::new(vec![due(10, 1), due(10, 2), due(10, 3)], Then::Past(10)));
+        pass.tried(2, 2);
+        assert_eq!(pass.ahead.as_ref().map(|ahead| ahead.next(9)), Some(&[due(10, 3)][..]));
         progress.suspend(pass.clone());
         assert_eq!(progress.resume(999, ms(1)), pass);
+    }
+
+    #[test]
+    fn a_clock_set_back_ends_a_pass_that_was_cut_short() {
+        let mut progress = Progress::default();
+        let pass = progress.resume(1000, ms(0));
+        progress.suspend(pass.clone());
+        assert_eq!(progress.resume(1000, ms(1)), pass);
+        progress.suspend(pass);
+        assert_eq!(progress.resume(500, ms(2)).cutoff, 500);
     }
 
     #[test]

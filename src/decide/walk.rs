@@ -10,7 +10,7 @@
 use super::ServerTime;
 use super::batch::BatchSize;
 use super::contention::Contention;
-use super::progress::{Due, Pass, Place, Tid};
+use super::progress::{Ahead, Due, Pass, Place, Then, Tid};
 
 /// How many tids are read ahead at once: bounds memory (16 bytes each), and how long what was read
 /// waits for its turn.
@@ -120,7 +120,8 @@ impl Pace {
     }
 }
 
-/// Reaps the due rows of a table in the order of their deadlines, `max_rows` at the most.
+/// Reaps the due rows of a table in the order of their deadlines, or those of an unordered pass.
+/// `setting` is the most rows in a batch, `max_rows` in the pass.
 pub fn walk<R: Rows>(
     rows: &mut R,
     pass: &mut Pass,
@@ -128,140 +129,149 @@ pub fn walk<R: Rows>(
     setting: usize,
     max_rows: u64,
 ) -> Result<End, R::Stop> {
+    let mut walk = Walk { rows, pass, pace, setting, room: 0, begun: false };
     loop {
-        let room = max_rows.saturating_sub(pass.reaped());
+        let room = max_rows.saturating_sub(walk.pass.reaped());
+        walk.room = usize::try_from(room).unwrap_or(usize::MAX);
         if room == 0 {
             return Ok(End::MaxRows);
         }
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let step = match pass.place {
-            place if !rows.indexed() => ahead(rows, place, room, pass, pace, setting)?,
-            Place::From(from) => first(rows, from, false, pass)?,
-            Place::Past(deadline) => first(rows, deadline, true, pass)?,
-            Place::Within(after) => tie(rows, after, room, pass, pace, setting)?,
-            Place::At(from) if pace.size.is_whole(setting) && pace.contention.waits() => {
-                range(rows, from, room, pass, pace, setting)?
-            }
-            place => ahead(rows, place, room, pass, pace, setting)?,
-        };
-        if let Some(end) = step {
+        if let Some(end) = walk.step()? {
             return Ok(end);
         }
     }
 }
 
-fn first<R: Rows>(
-    rows: &mut R,
-    from: ServerTime,
-    past: bool,
-    pass: &mut Pass,
-) -> Result<Option<End>, R::Stop> {
-    let Some(found) = rows.first(from, past, pass)? else {
-        return Ok(Some(End::Done));
-    };
-    pass.place = Place::At(found);
-    Ok(None)
+struct Walk<'a, R> {
+    rows: &'a mut R,
+    pass: &'a mut Pass,
+    pace: &'a mut Pace,
+    setting: usize,
+    /// How many rows may still be reaped.
+    room: usize,
+    /// Whether there was a batch already: each walk has one at least.
+    begun: bool,
 }
 
-fn range<R: Rows>(
-    rows: &mut R,
-    from: ServerTime,
-    room: usize,
-    pass: &mut Pass,
-    pace: &mut Pace,
-    setting: usize,
-) -> Result<Option<End>, R::Stop> {
-    let most = pace.size.get(setting).min(room);
-    match rows.range(from, most, pass) {
-        Ok(done) => {
-            pace.contention.went_through();
-            if let Some(left) = done.left {
-                pass.left(left);
-            }
-            match done.cut {
-                Cut::End => return Ok(Some(End::Done)),
-                Cut::Before(next) => pass.place = Place::At(next),
-                Cut::Tie => pass.place = Place::Within(Due { deadline: from, tid: Tid::FIRST }),
-            }
+impl<R: Rows> Walk<'_, R> {
+    /// One read, or one batch.
+    fn step(&mut self) -> Result<Option<End>, R::Stop> {
+        let whole = self.pace.size.is_whole(self.setting);
+        if let Some(ahead) = self.pass.ahead.take() {
+            return self.these(ahead);
         }
-        Err(Snag::MetALock) => pace.contention.met_a_lock(),
-        Err(Snag::Cancelled(why)) if pace.size.timed_out(most) => rows.cancelled(most, &why),
-        Err(Snag::Cancelled(why) | Snag::Stop(why)) => return Err(why),
-    }
-    Ok(rows.should_yield().then_some(End::CutShort))
-}
-
-fn tie<R: Rows>(
-    rows: &mut R,
-    after: Due,
-    room: usize,
-    pass: &mut Pass,
-    pace: &mut Pace,
-    setting: usize,
-) -> Result<Option<End>, R::Stop> {
-    let most = READ_TIE.min(room);
-    let mut read = rows.tie(after, most, pass)?;
-    if !read.is_sorted() {
-        // An index made before PostgreSQL 12 keeps equal deadlines in no order: then rows may have
-        // been left out here that come before others.
-        read.sort_unstable();
-        pass.left(after.deadline);
-    }
-    if !these(rows, &read, true, pass, pace, setting)? {
-        return Ok(Some(End::CutShort));
-    }
-    if read.len() < most {
-        pass.place = Place::Past(after.deadline);
-    }
-    Ok(None)
-}
-
-fn ahead<R: Rows>(
-    rows: &mut R,
-    place: Place,
-    room: usize,
-    pass: &mut Pass,
-    pace: &mut Pace,
-    setting: usize,
-) -> Result<Option<End>, R::Stop> {
-    let most = READ_AHEAD.min(room);
-    let read = rows.ahead(place.after(), most, pass)?;
-    if !these(rows, &read, true, pass, pace, setting)? {
-        return Ok(Some(End::CutShort));
-    }
-    Ok((read.len() < most).then_some(End::Done))
-}
-
-/// Reaps `due` batch by batch; false when there are some left and it is others' turn. After a
-/// cancellation the same rows are tried again in batches of half the size, down to one.
-pub fn these<R: Rows>(
-    rows: &mut R,
-    mut due: &[Due],
-    may_wait: bool,
-    pass: &mut Pass,
-    pace: &mut Pace,
-    setting: usize,
-) -> Result<bool, R::Stop> {
-    while !due.is_empty() {
-        let (batch, rest) = due.split_at(pace.size.get(setting).min(due.len()));
-        match rows.these(batch, may_wait && pace.contention.waits(), pass) {
-            Ok(reaped) => {
-                pace.size.succeeded(setting);
-                pace.contention.went_through();
-                pass.batch_done(batch[0], batch[batch.len() - 1], batch.len(), reaped);
-                due = rest;
+        match self.pass.place {
+            Place::From(from) if self.rows.indexed() => self.first(from, false),
+            Place::Past(deadline) if self.rows.indexed() => self.first(deadline, true),
+            Place::Within(after) if self.rows.indexed() => self.tie(after),
+            Place::At(from) if self.rows.indexed() && whole && self.pace.contention.waits() => {
+                self.range(from)
             }
-            Err(Snag::MetALock) => pace.contention.met_a_lock(),
-            Err(Snag::Cancelled(why)) if pace.size.timed_out(batch.len()) => {
-                rows.cancelled(batch.len(), &why);
-            }
-            Err(Snag::Cancelled(why) | Snag::Stop(why)) => return Err(why),
-        }
-        if !due.is_empty() && rows.should_yield() {
-            return Ok(false);
+            place => self.ahead(place.after()),
         }
     }
-    Ok(true)
+
+    /// Whether it is others' turn before the next batch.
+    fn should_yield(&mut self) -> bool {
+        std::mem::replace(&mut self.begun, true) && self.rows.should_yield()
+    }
+
+    fn first(&mut self, from: ServerTime, past: bool) -> Result<Option<End>, R::Stop> {
+        let Some(found) = self.rows.first(from, past, self.pass)? else {
+            return Ok(Some(End::Done));
+        };
+        self.pass.place = Place::At(found);
+        Ok(None)
+    }
+
+    fn ahead(&mut self, after: Due) -> Result<Option<End>, R::Stop> {
+        let most = READ_AHEAD.min(self.room);
+        let read = self.rows.ahead(after, most, self.pass)?;
+        let then = if read.len() < most { Then::End } else { Then::More };
+        self.pass.ahead = Some(Ahead::new(read, then));
+        Ok(None)
+    }
+
+    fn tie(&mut self, after: Due) -> Result<Option<End>, R::Stop> {
+        let most = READ_TIE.min(self.room);
+        let mut read = self.rows.tie(after, most, self.pass)?;
+        if !read.is_sorted() {
+            // An index made before PostgreSQL 12 keeps equal deadlines in no order: then rows may
+            // have been left out here that come before others.
+            read.sort_unstable();
+            self.pass.left(after.deadline);
+        }
+        let then = if read.len() < most { Then::Past(after.deadline) } else { Then::More };
+        self.pass.ahead = Some(Ahead::new(read, then));
+        Ok(None)
+    }
+
+    fn range(&mut self, from: ServerTime) -> Result<Option<End>, R::Stop> {
+        if self.should_yield() {
+            return Ok(Some(End::CutShort));
+        }
+        let most = self.pace.size.get(self.setting).min(self.room);
+        match self.rows.range(from, most, self.pass) {
+            Ok(done) => {
+                self.pace.contention.went_through();
+                if let Some(left) = done.left {
+                    self.pass.left(left);
+                }
+                self.pass.place = match done.cut {
+                    Cut::End => return Ok(Some(End::Done)),
+                    Cut::Before(next) => Place::At(next),
+                    Cut::Tie => Place::Within(Due { deadline: from, tid: Tid::FIRST }),
+                };
+                Ok(None)
+            }
+            Err(snag) => self.snag(snag, most),
+        }
+    }
+
+    /// Reaps one batch of what was read ahead.
+    fn these(&mut self, ahead: Ahead) -> Result<Option<End>, R::Stop> {
+        let size = self.pace.size.get(self.setting);
+        let batch = ahead.next(size.min(self.room));
+        if batch.is_empty() {
+            match ahead.then {
+                Then::More => {}
+                Then::Past(deadline) => self.pass.place = Place::Past(deadline),
+                Then::End => return Ok(Some(End::Done)),
+            }
+            return Ok(None);
+        }
+        let count = batch.len();
+        let turn_is_over = self.should_yield();
+        let wait = self.pass.waits && self.pace.contention.waits();
+        let done = match turn_is_over {
+            true => None,
+            false => Some(self.rows.these(batch, wait, self.pass)),
+        };
+        self.pass.ahead = Some(ahead);
+        match done {
+            None => Ok(Some(End::CutShort)),
+            Some(Ok(reaped)) => {
+                self.pace.size.succeeded(self.setting);
+                self.pace.contention.went_through();
+                self.pass.tried(count, reaped);
+                Ok(None)
+            }
+            Some(Err(snag)) => self.snag(snag, count),
+        }
+    }
+
+    /// A batch of `count` rows was rolled back. After a lock the same rows are tried again by
+    /// another road, and after a cancellation in batches of half the size, down to one.
+    fn snag(&mut self, snag: Snag<R::Stop>, count: usize) -> Result<Option<End>, R::Stop> {
+        match snag {
+            Snag::MetALock => self.pace.contention.met_a_lock(),
+            Snag::Cancelled(why) if self.pace.size.timed_out(count) => {
+                self.rows.cancelled(count, &why);
+            }
+            Snag::Cancelled(why) | Snag::Stop(why) => return Err(why),
+        }
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::held::{Held, Object, hold, release_held};
 use super::lease_table::LeaseTable;
 use super::moves::{acquire, moved, renew};
+use super::prepared::Kept;
 use super::transaction::in_transaction;
 use super::{lease_lock, lease_row, say};
 use crate::decide::Ticks;
@@ -29,6 +30,8 @@ pub struct Leadership {
     complaints: Complaints,
     /// What the standing refers to; `None` until there is an extension.
     of: Option<Object>,
+    /// The statement of the fence.
+    lock: Kept,
 }
 
 /// What the fence says to a batch.
@@ -51,6 +54,7 @@ impl Leadership {
             last_term: 0,
             complaints: Complaints::default(),
             of: None,
+            lock: Kept::default(),
         }
     }
 
@@ -270,7 +274,7 @@ impl Leadership {
             }
             (Kind::Advisory, _) => Sight::Locked,
             (Kind::Lease, None) => Sight::Missing,
-            (Kind::Lease, Some(table)) => lease_row::lock(table)?,
+            (Kind::Lease, Some(table)) => lease_row::lock_again(table, &self.lock)?,
         };
         Ok(match (judge(&self.me, term, &sight), sight) {
             (Verdict::Ours, Sight::Row(row)) => {

@@ -5,28 +5,36 @@
 
 use super::failure::Failure;
 use super::lease_table::LeaseTable;
+use super::prepared::{Kept, with_snapshot_of_now};
 use super::relation;
-use super::sql::{self, Arg, required};
+use super::sql::{self, Arg, Row, required};
 use crate::decide::lease::{LeaseRow, Sight, Term};
 use pgrx::pg_sys;
+
+const LOCK: &str = include_str!("../../sql/lease/lock.sql");
 
 /// The lease as it stands, without taking a transaction id.
 pub fn look(table: &LeaseTable) -> Result<Sight, Failure> {
     let template = include_str!("../../sql/lease/look.sql");
-    sight(table, pg_sys::AccessShareLock, template, Sight::Missing)
+    sight(table, pg_sys::AccessShareLock, template, None, Sight::Missing)
 }
 
 /// The lease, its row locked until the end of the transaction. No row to be had means that
 /// somebody else holds it, or that it is gone: [`look`] tells them apart.
 pub fn lock(table: &LeaseTable) -> Result<Sight, Failure> {
-    let template = include_str!("../../sql/lease/lock.sql");
-    sight(table, pg_sys::RowExclusiveLock, template, Sight::Locked)
+    sight(table, pg_sys::RowExclusiveLock, LOCK, None, Sight::Locked)
+}
+
+/// The same, for every batch: its statement is planned once.
+pub fn lock_again(table: &LeaseTable, kept: &Kept) -> Result<Sight, Failure> {
+    sight(table, pg_sys::RowExclusiveLock, LOCK, Some(kept), Sight::Locked)
 }
 
 fn sight(
     table: &LeaseTable,
     mode: u32,
     template: &str,
+    kept: Option<&Kept>,
     without_a_row: Sight,
 ) -> Result<Sight, Failure> {
     // SAFETY: takes a lock until the end of the transaction, or does not.
@@ -42,14 +50,18 @@ fn sight(
         }
     }
     let statement = table.sql(template);
-    let read = || {
-        sql::query(&statement, &[], |row| {
-            Ok(LeaseRow {
-                leader: row.text(1).unwrap_or_default(),
-                term: required(row.int8(2), "term")?,
-                acquired_at: row.int8(3).unwrap_or(i64::MIN),
-            })
+    let found = |row: &Row| {
+        Ok(LeaseRow {
+            leader: row.text(1).unwrap_or_default(),
+            term: required(row.int8(2), "term")?,
+            acquired_at: row.int8(3).unwrap_or(i64::MIN),
         })
+    };
+    let read = || match kept {
+        None => sql::query(&statement, &[], found),
+        Some(kept) => kept.with(&statement, |plan| {
+            with_snapshot_of_now(|| plan.write(&[], found)).map(|(_, rows)| rows)
+        }),
     };
     let mut rows = table.act(read)?;
     Ok(match (rows.pop(), rows.is_empty()) {

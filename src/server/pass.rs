@@ -11,7 +11,7 @@ use super::sql::{self, Arg};
 use super::target::{Target, Watched};
 use crate::decide::config::Settings;
 use crate::decide::orphan::Rule;
-use crate::decide::progress::{Pass, Progress};
+use crate::decide::progress::{Ahead, Pass, Progress, Then};
 use crate::decide::stuck::{STUCK_STEP, StuckScan};
 use crate::decide::walk::{self, Pace};
 use crate::decide::{ServerTime, Ticks, micros};
@@ -180,12 +180,12 @@ pub fn stuck<H: Host>(
     let mut reaper = Reaper::new(host, target, &watched, Rule::Stuck(timeout), limits);
     let mut rows = reaper.stuck(first, first.saturating_add(STUCK_STEP), &pass)?;
     rows.truncate(usize::try_from(limits.max_rows).unwrap_or(usize::MAX));
-    // These may be live barriers, of which decrements hold some locked: none is waited for.
-    let pace = &mut memory.pace;
-    let outcome = walk::these(&mut reaper, &rows, false, &mut pass, pace, limits.batch_size);
+    pass.ahead = Some(Ahead::new(rows, Then::End));
+    let (pace, setting) = (&mut memory.pace, limits.batch_size);
+    let outcome = walk::walk(&mut reaper, &mut pass, pace, setting, u64::MAX);
     host.settle();
     orphans::log_rest(target, &watched, &pass);
-    if !outcome? {
+    if outcome? == End::CutShort {
         // The same step again, at once: what it had reaped is gone by then.
         return Ok(Some(End::CutShort));
     }

@@ -5,15 +5,15 @@ use super::failure::Failure;
 use super::sandbox::by_index;
 use super::sql::{Arg, Row, spi};
 use pgrx::pg_sys;
-use std::cell::Cell;
-use std::ffi::{CString, c_int, c_long};
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_long};
 
 /// A statement with its plan, which does not depend on the values of its parameters.
 ///
 /// PostgreSQL makes the plan anew when something that it depends on has changed, and looks at each
 /// run whether the current user may do what it does.
 pub struct Prepared {
-    text: CString,
+    text: String,
     /// Whether it must go through an index in its order. The planner cannot know how small a range
     /// is that comes as a parameter.
     by_index: bool,
@@ -31,7 +31,7 @@ impl Prepared {
     }
 
     fn made(sql: &str, by_index: bool) -> Prepared {
-        Prepared { text: encode(sql), by_index, plan: Cell::new(std::ptr::null_mut()) }
+        Prepared { text: sql.into(), by_index, plan: Cell::new(std::ptr::null_mut()) }
     }
 
     /// Reads: returns what `map` made of its rows, as the active snapshot has them.
@@ -91,9 +91,10 @@ impl Prepared {
     fn plan(&self, count: c_int, types: *mut pg_sys::Oid) -> Result<pg_sys::SPIPlanPtr, Failure> {
         if self.plan.get().is_null() {
             let options = pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int;
+            let text = encode(&self.text);
             // SAFETY: connected; a plan that is kept outlives the connection, and is freed below.
             unsafe {
-                let plan = pg_sys::SPI_prepare_cursor(self.text.as_ptr(), count, types, options);
+                let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), count, types, options);
                 if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
                     return Err(Failure::internal("SPI_prepare failed"));
                 }
@@ -111,6 +112,20 @@ impl Drop for Prepared {
             // SAFETY: made and kept above, and used by nobody any more. Freeing needs no transaction.
             unsafe { pg_sys::SPI_freeplan(plan) };
         }
+    }
+}
+
+/// A statement that is kept from one use to the next, for as long as its text stays the same.
+#[derive(Default)]
+pub struct Kept(RefCell<Option<Prepared>>);
+
+impl Kept {
+    pub fn with<T>(&self, sql: &str, work: impl FnOnce(&Prepared) -> T) -> T {
+        let mut kept = self.0.borrow_mut();
+        if kept.as_ref().is_some_and(|kept| kept.text != encode(sql)) {
+            *kept = None;
+        }
+        work(kept.get_or_insert_with(|| Prepared::new(sql)))
     }
 }
 

@@ -87,7 +87,7 @@ pub fn with_pinned_path<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<
 /// planning: what triggers plan is not ours to steer.
 pub fn by_index<T>(work: impl FnOnce() -> T) -> T {
     nested(|| {
-        for road in [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort"] {
+        for road in [c"enable_seqscan", c"enable_bitmapscan", c"enable_tidscan", c"enable_sort"] {
             set_locally(road, c"off");
         }
         for road in [c"enable_indexscan", c"enable_indexonlyscan"] {

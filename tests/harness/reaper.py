@@ -170,34 +170,53 @@ def watch_reaping(server: Server, table: str = "pg_barrier_state") -> Callable[[
 class Gate:
     """Holds up whoever deletes one barrier, in a trigger before the row goes, until opened.
 
-    The ids of barriers that may have one begin with ``gate``.
+    The ids of barriers that may have one begin with ``gate``. Who is held up waits for no lock, so
+    no timeout for locks ends it.
     """
+
+    # The two keys of an advisory lock: held while the gate is shut, and by who stands before it.
+    SHUT, ARRIVED = 1, 2
 
     def __init__(self, server: Server, execution_id: str, table: str = "pg_barrier_state") -> None:
         assert execution_id.startswith("gate")
         self.server = server
         server.execute(
             "CREATE OR REPLACE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " PERFORM pg_advisory_xact_lock(hashtext(OLD.execution_id)); RETURN OLD; END $$",
+            f" PERFORM pg_advisory_xact_lock_shared({self.ARRIVED}, hashtext(OLD.execution_id));"
+            f" WHILE NOT pg_try_advisory_xact_lock_shared({self.SHUT}, hashtext(OLD.execution_id))"
+            "  LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN OLD; END $$",
             f"CREATE OR REPLACE TRIGGER gate BEFORE DELETE ON {table} FOR EACH ROW"
             " WHEN (OLD.execution_id ~ '^gate') EXECUTE FUNCTION gate()",
         )
         self.session = server.connect()
-        self.session.execute("SELECT pg_advisory_lock(hashtext(%s))", [execution_id])
+        self.session.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", [self.SHUT, execution_id])
         self.id = execution_id
 
     def wait_for_arrival(self) -> int:
         """Waits until somebody is held up here; their process id."""
         query = (
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s"
             " AND objid = hashtext(%s)::bigint & 4294967295"
         )
-        pids = wait_until(lambda: self.server.query(query, [self.id]), bool, f"somebody at {self.id}")
+        pids = wait_until(lambda: self.server.query(query, [self.ARRIVED, self.id]), bool, f"somebody at {self.id}")
         return pids[0][0]
 
     def open(self) -> None:
         """Lets them go on."""
         self.session.close()
+
+
+class LockedGate(Gate):
+    """A gate before which one waits for a lock."""
+
+    def __init__(self, server: Server, execution_id: str, table: str = "pg_barrier_state") -> None:
+        super().__init__(server, execution_id, table)
+        server.execute(
+            "CREATE OR REPLACE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" PERFORM pg_advisory_xact_lock_shared({self.ARRIVED}, hashtext(OLD.execution_id));"
+            f" PERFORM pg_advisory_xact_lock_shared({self.SHUT}, hashtext(OLD.execution_id));"
+            " RETURN OLD; END $$"
+        )
 
 
 def waits_for_lock(server: Server, pid: int) -> bool:

@@ -31,11 +31,12 @@ def test_two_sweeps_at_once_reap_every_row_once(idle_server: Server) -> None:
     overdue(idle_server, "gate", *ORPHANS)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(sweep, idle_server.connect())
-        # Held up in its first batch, whose ten rows are its own.
+        # Held up in its first batch. What that has not come to yet is anybody's.
         gate.wait_for_arrival()
         second = sweep(idle_server.connect())
+        assert 90 <= second <= 100
         gate.open()
-        assert (first.result(timeout=30), second) == (10, 91)
+        assert first.result(timeout=30) + second == 101
     assert barriers(idle_server) == set()
 
 
@@ -71,11 +72,12 @@ def test_a_sweep_by_function_takes_what_the_worker_is_not_at(make_server: Callab
     gate = Gate(server, "gate")
     overdue(server, "gate", *ORPHANS)
     gate.wait_for_arrival()
-    assert sweep(server.connect()) == 91
+    by_function = sweep(server.connect())
+    assert 90 <= by_function <= 100
     gate.open()
     wait_until_reaped(server, "gate")
     wait_for_sweep(server)
-    assert status(server).rows_reaped == 10
+    assert status(server).rows_reaped == 101 - by_function
 
 
 def caller_with_an_old_snapshot(server: Server) -> psycopg.Connection:

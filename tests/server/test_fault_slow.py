@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness import Server, wait_until
-from harness.reaper import AT_ONCE, Gate, barriers, live, overdue, status, wait_for, wait_until_reaped, watch_lease
+from harness.reaper import AT_ONCE, LockedGate, barriers, live, overdue, status, wait_for, wait_until_reaped, watch_lease
 from harness.twins import ROOM, leaders, start_twins
 from scenery import log
 from scenery.barriers import arm_many
@@ -98,7 +98,7 @@ def test_a_lock_that_a_trigger_waits_for_is_given_up_in_time(make_server: Callab
         {"pg_reaper.lease_duration": "600s", "pg_reaper.lock_timeout": "300ms", "deadlock_timeout": "1h"}
     )
     before = wait_for(server, "leader")
-    gate = Gate(server, "gate")
+    gate = LockedGate(server, "gate")
     overdue(server, "gate", "behind")
     found = wait_until(
         lambda: log.failures(server.log(), "public.pg_barrier_state"), bool, "the report", AT_ONCE

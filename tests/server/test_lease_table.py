@@ -170,10 +170,11 @@ def test_users_without_privileges_cannot_set_it(make_server: Callable[..., Serve
 
 
 def test_a_sweep_by_hand_needs_no_lease(make_server: Callable[..., Server]) -> None:
-    server = make_server(LONG)
+    server = make_server({**LONG, "pg_reaper.enabled": "off"})
     make_lease_table(server)
     outside = OutsideReaper(server)
     outside.wait_to_acquire()
+    server.set(**{"pg_reaper.enabled": "on"})
     wait_for(server, "standby")
     overdue(server, "due")
     assert server.value("SELECT pg_reaper_sweep()") == 1
