@@ -6,7 +6,9 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
+import psycopg
 import pytest
 
 from harness import Server, installation, wait_until
@@ -24,6 +26,20 @@ RESUME = "SELECT pg_reaper_resume()"
 
 # The WAL writer is started when the server begins to accept writes.
 BEGAN = "(SELECT backend_start FROM pg_stat_activity WHERE backend_type = 'walwriter')"
+
+
+def left(row: Any) -> float:
+    """The seconds that a status says are left of the grace."""
+    return float(row.held.removeprefix("startup grace, ").removesuffix(" s left"))
+
+
+def lost(session: psycopg.Connection[Any]) -> bool:
+    """Whether the server has ended a session."""
+    try:
+        session.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def has_ended(server: Server, seconds: float) -> None:
@@ -46,7 +62,7 @@ def test_after_a_start_passes_wait_and_the_lease_is_renewed(make_server: Callabl
 
 def test_passes_begin_when_the_grace_is_over_and_not_an_interval_later(make_server: Callable[..., Server]) -> None:
     settings = {"pg_reaper.interval": "40s", "pg_reaper.lease_duration": "120s"}
-    server = make_server({**settings, "pg_reaper.startup_grace": "3s"})
+    server = make_server({**settings, "pg_reaper.startup_grace": "6s"})
     reapings = watch_reaping(server)
     overdue(server, "overdue")
     server.restart()
@@ -55,21 +71,21 @@ def test_passes_begin_when_the_grace_is_over_and_not_an_interval_later(make_serv
     wait_until_reaped(server, "overdue", timeout=20)
     (row,) = reapings()
     after = row.at - server.value(f"SELECT {BEGAN}")
-    assert timedelta(seconds=2.9) < after < timedelta(seconds=15)
+    assert timedelta(seconds=5.9) < after < timedelta(seconds=18)
     assert status(server).held is None
     wait_until(lambda: said(server, "pg_reaper: the startup grace is over"), bool, "the line that says so")
     assert len(said(server, GRACE)) <= 2, "one for each start"
 
 
 def test_unless_it_is_set_the_grace_is_one_lease(make_server: Callable[..., Server]) -> None:
-    server = make_server({"pg_reaper.startup_grace": "-1", "pg_reaper.lease_duration": "4s"})
+    server = make_server({"pg_reaper.startup_grace": "-1", "pg_reaper.lease_duration": "6s"})
     reapings = watch_reaping(server)
     overdue(server, "overdue")
     server.restart()
     wait_until_held(server, "startup grace, ")
     wait_until_reaped(server, "overdue")
     (row,) = reapings()
-    assert row.at - server.value(f"SELECT {BEGAN}") > timedelta(seconds=3.9)
+    assert row.at - server.value(f"SELECT {BEGAN}") > timedelta(seconds=5.9)
 
 
 def test_with_0_nothing_waits(make_server: Callable[..., Server]) -> None:
@@ -79,8 +95,10 @@ def test_with_0_nothing_waits(make_server: Callable[..., Server]) -> None:
 
 
 def test_a_worker_that_ended_alone_waits_for_nothing(make_server: Callable[..., Server]) -> None:
-    server = make_server({"pg_reaper.startup_grace": "3s"})
-    wait_for_sweep_after_grace(server)
+    server = make_server({"pg_reaper.startup_grace": "6s"})
+    wait_until_held(server, "startup grace")
+    wait_until(lambda: status(server).held, lambda held: held is None, "the grace to be over")
+    wait_for_sweep(server)
     server.set(**LONG)
     pid = status(server).pid
     server.value("SELECT pg_terminate_backend(%s)", [pid])
@@ -95,25 +113,18 @@ def test_a_worker_that_ended_alone_waits_for_nothing(make_server: Callable[..., 
     assert len(said(server, GRACE)) == 1
 
 
-def wait_for_sweep_after_grace(server: Server) -> None:
-    """Waits for a sweep, which ends the wait for the grace."""
-    wait_until_held(server, "startup grace")
-    wait_until(lambda: status(server).held, lambda held: held is None, "the grace to be over")
-    wait_for_sweep(server)
-
-
 def test_a_worker_that_ends_within_the_grace_does_not_begin_it_again(make_server: Callable[..., Server]) -> None:
-    server = make_server({"pg_reaper.startup_grace": "6s"})
+    server = make_server({"pg_reaper.startup_grace": "12s"})
     wait_until_held(server, "startup grace")
     reapings = watch_reaping(server)
     overdue(server, "overdue")
-    wait_until(lambda: status(server).held, lambda held: held < "startup grace, 4", "some seconds to pass")
+    wait_until(lambda: left(status(server)), lambda seconds: seconds < 6, "some seconds to pass")
     pid = status(server).pid
     server.value("SELECT pg_terminate_backend(%s)", [pid])
     wait_until_reaped(server, "overdue")
     (row,) = reapings()
     after = row.at - server.value(f"SELECT {BEGAN}")
-    assert timedelta(seconds=5.9) < after < timedelta(seconds=8)
+    assert timedelta(seconds=11.9) < after < timedelta(seconds=18)
     assert row.pid != pid
 
 
@@ -123,15 +134,15 @@ def test_after_a_crash_of_a_process_the_grace_begins_again(make_server: Callable
     assert server.value(RESUME) is True
     goes_on_reaping(server)
     pid = status(server).pid
+    session = server.connect()
     os.kill(pid, signal.SIGKILL)
-    wait_until(server.accepts_connections, bool, "the crash restart")
-    wait_until(lambda: status(server), lambda row: row is not None and row.pid not in (None, pid), "another worker")
+    wait_until(lambda: lost(session), bool, "the crash")
+    wait_until(server.accepts_connections, bool, "the server to be back")
     row = wait_until_held(server, "startup grace, 35")
     goes_on_holding(server)
     # It was the crash, not the start of the postmaster.
-    left = float(row.held.split()[2])
     age = server.value(f"SELECT extract(epoch FROM clock_timestamp() - {BEGAN})::float8")
-    assert abs(59 * 60 - age - left) < 2
+    assert abs(59 * 60 - age - left(row)) < 2
 
 
 def test_after_a_promotion_the_grace_begins(make_server: Callable[..., Server]) -> None:
@@ -142,13 +153,12 @@ def test_after_a_promotion_the_grace_begins(make_server: Callable[..., Server]) 
         live(primary, "live")
         catch_up(primary, standby)
         # It has run for a while when it is promoted.
-        running = "SELECT clock_timestamp() > pg_postmaster_start_time() + interval '3 s'"
+        running = "SELECT clock_timestamp() > pg_postmaster_start_time() + interval '4 s'"
         wait_until(lambda: standby.value(running), bool, "the standby to have run for a while")
         promote(standby)
         row = wait_until_held(standby, "startup grace, 35")
-        left = float(row.held.split()[2])
         age = standby.value(f"SELECT extract(epoch FROM clock_timestamp() - {BEGAN})::float8")
-        assert abs(59 * 60 - age - left) < 1.5, "it counts from the promotion, not from the start"
+        assert abs(59 * 60 - age - left(row)) < 2, "it counts from the promotion, not from the start"
         assert standby.value(f"SELECT {BEGAN} - pg_postmaster_start_time()") > timedelta(seconds=3)
         goes_on_holding(standby)
         assert standby.value(RESUME) is True
@@ -157,16 +167,14 @@ def test_after_a_promotion_the_grace_begins(make_server: Callable[..., Server]) 
 
 def test_a_standby_has_nothing_to_resume(make_server: Callable[..., Server]) -> None:
     primary = make_server(name="primary")
-    with standby_of(primary) as standby, pytest.raises(Exception, match="in recovery") as refused:
+    with standby_of(primary) as standby, pytest.raises(psycopg.Error, match="in recovery") as refused:
         standby.query(RESUME)
-    assert getattr(refused.value, "sqlstate", None) == "25006"
+    assert refused.value.sqlstate == "25006"
 
 
 def test_an_extension_created_on_a_running_server_waits_for_nothing(make_server: Callable[..., Server]) -> None:
     server = make_server({"pg_reaper.startup_grace": "2s"}, extension=False)
     has_ended(server, 2)
-    server.set(**{"pg_reaper.startup_grace": "2500ms"})
-    has_ended(server, 2.5)
     server.execute("CREATE EXTENSION pg_reaper")
     goes_on_reaping(server)
     make_database(server, "other")
