@@ -122,7 +122,7 @@ pub struct Kept(RefCell<Option<Prepared>>);
 impl Kept {
     pub fn with<T>(&self, sql: &str, work: impl FnOnce(&Prepared) -> T) -> T {
         let mut kept = self.0.borrow_mut();
-        if kept.as_ref().is_some_and(|kept| kept.text != encode(sql)) {
+        if kept.as_ref().is_some_and(|kept| kept.text != sql) {
             *kept = None;
         }
         work(kept.get_or_insert_with(|| Prepared::new(sql)))
