@@ -150,7 +150,11 @@ impl Worker {
             Some(settings) => settings.interval,
             None => settings::read().interval,
         };
-        (self.resumes, self.held) = (brake::resumes(), false);
+        self.held = false;
+        if std::mem::replace(&mut self.resumes, brake::resumes()) != self.resumes {
+            // Nobody waits for a turn that was given by a clock which is not trusted any more.
+            self.rounds.forget();
+        }
         // Leading or not, the clock is watched.
         brake::holds(&settings::read());
         let outcome = match self.in_force.settings().cloned() {
