@@ -25,9 +25,11 @@ SELECT m.policy, p.builtin, m.relation, c.relowner, c.relkind::text,
   p.batch_size, p.rate_limit,
   (EXTRACT(EPOCH FROM p.sweep_interval) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   (EXTRACT(EPOCH FROM p.stuck_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
+  r.relowner,
   @types@
 FROM member m
 JOIN policy p ON p.id OPERATOR(pg_catalog.=) m.policy
+LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) p.relation
 LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) m.relation
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 WHERE c.oid IS NULL

@@ -34,6 +34,8 @@ pub enum Refusal {
     NoTimeZone { relation: String, column: String, found: String },
     #[error("{why}")]
     BadFilter { why: String },
+    #[error("table {relation} has another owner than the table that the filter was written for")]
+    FilterOfAnother { relation: String },
     #[error("there is no policy {policy}")]
     NoPolicy { policy: i64 },
     #[error("both a table and a policy were given")]
@@ -97,7 +99,7 @@ impl Refusal {
     /// The five characters of its SQLSTATE.
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            Refusal::NotOwner { .. } => "42501",
+            Refusal::NotOwner { .. } | Refusal::FilterOfAnother { .. } => "42501",
             Refusal::NoRelation { .. } => "42P01",
             Refusal::NotATable { .. }
             | Refusal::ForeignPartition { .. }
@@ -172,6 +174,11 @@ impl Refusal {
             }
             Refusal::BadFilter { .. } => {
                 "A filter is one boolean expression over the table's own columns.".into()
+            }
+            Refusal::FilterOfAnother { .. } => {
+                "A filter is run with the rights of a table's owner: give the table to the owner of \
+                 its parent, or let that role be a member of its owner."
+                    .into()
             }
             Refusal::NoPolicy { .. } => {
                 "SELECT * FROM pg_reaper_policies lists those that there are.".into()

@@ -3,7 +3,7 @@
 
 use super::encoding::{decode, encode};
 use super::failure::Failure;
-use super::sandbox::{Restriction, as_owner, set_path};
+use super::sandbox::{Restriction, as_owner, set_path, with_plain_output};
 use super::transaction::in_subtransaction;
 use crate::decide::refusal::Refusal;
 use pgrx::{is_a, pg_sys};
@@ -31,7 +31,12 @@ pub fn spelt_out(
             if let Names::Path(path) = names {
                 set_path(path);
             }
-            analyse(relation, filter)
+            let expression = analyse(relation, filter)?;
+            // What was kept is taken as it is: a sweep does not ask either.
+            if matches!(names, Names::Path(_)) {
+                check(expression)?;
+            }
+            Ok(expression)
         })
     });
     let expression = analysed.map_err(|mut failure| {
@@ -40,12 +45,14 @@ pub fn spelt_out(
         failure.of(&format!("filter of table {name} cannot be used"), HINT)
     })?;
     // Under the pinned path, so that whatever is not PostgreSQL's own is qualified.
-    // SAFETY: the tree was made in this memory context; a palloc'd string comes back.
-    let text = unsafe {
-        let context = pg_sys::deparse_context_for(c"t".as_ptr(), relation);
-        CStr::from_ptr(pg_sys::deparse_expression(expression, context, false, false))
-    };
-    Ok(decode(text))
+    with_plain_output(|| {
+        // SAFETY: the tree was made in this memory context; a palloc'd string comes back.
+        let text = unsafe {
+            let context = pg_sys::deparse_context_for(c"t".as_ptr(), relation);
+            CStr::from_ptr(pg_sys::deparse_expression(expression, context, false, false))
+        };
+        Ok(decode(text))
+    })
 }
 
 const HINT: &str = "A filter is one boolean expression over the table's own columns, of immutable \
@@ -81,7 +88,6 @@ fn analyse(relation: pg_sys::Oid, filter: &str) -> Result<*mut pg_sys::Node, Fai
         let expression = pg_sys::coerce_to_boolean(state, expression, c"WHERE".as_ptr());
         pg_sys::assign_expr_collations(state, expression);
         pg_sys::table_close(open, pg_sys::NoLock as _);
-        check(expression)?;
         Ok(expression)
     }
 }
@@ -138,11 +144,8 @@ unsafe fn only(list: *mut pg_sys::List) -> Option<*mut std::ffi::c_void> {
 }
 
 /// What the parser lets through and an index predicate must not have either.
-///
-/// # Safety
-/// `expression` is an analysed expression over one table.
-unsafe fn check(expression: *mut pg_sys::Node) -> Result<(), Failure> {
-    // SAFETY: as promised by the caller. The planner is given the tree itself, which it copies
+fn check(expression: *mut pg_sys::Node) -> Result<(), Failure> {
+    // SAFETY: it is what `analyse` made, an expression over one table. The planner is given the tree itself, which it copies
     // what it changes of.
     unsafe {
         let planned = pg_sys::expression_planner(expression.cast());
@@ -153,8 +156,8 @@ unsafe fn check(expression: *mut pg_sys::Node) -> Result<(), Failure> {
         let mut columns: *mut pg_sys::Bitmapset = std::ptr::null_mut();
         pg_sys::pull_varattnos(expression, 1, &mut columns);
         let first = pg_sys::bms_next_member(columns, -1);
-        if first >= 0 && first + pg_sys::FirstLowInvalidHeapAttributeNumber < 0 {
-            let why = "it names a system column";
+        if first >= 0 && first + pg_sys::FirstLowInvalidHeapAttributeNumber <= 0 {
+            let why = "it names a system column or the whole row";
             return Err(Refusal::BadFilter { why: why.into() }.into());
         }
     }

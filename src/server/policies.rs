@@ -2,7 +2,7 @@
 
 use super::extension::Extension;
 use super::failure::Failure;
-use super::sandbox::{Restriction, as_owner};
+use super::sandbox::{self, Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
 use super::target::{Target, Watched};
 use crate::decide::deadline::{ColumnType, Deadline};
@@ -104,7 +104,7 @@ fn put_in_order(extension: &Extension, targets: &mut [Target]) -> Result<(), Fai
 /// What is due in the table `name`, from the row that [`load`] reads.
 fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
     if row.text(7).as_deref() != Some("expiry") {
-        let shape = Shape::of(name, &columns(row, 20))?;
+        let shape = Shape::of(name, &columns(row, 21))?;
         return Ok(Watched { barrier: Some(shape), ..Watched::column("expires_at") });
     }
     let (column, time_zone) = (row.text(8).unwrap_or_default(), row.text(13));
@@ -116,7 +116,13 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
         time_zone,
         months: row.bool(12) == Some(true),
     };
-    Ok(Watched { column, deadline, filter: row.text(14), barrier: None })
+    let filter = row.text(14);
+    if let (Some(_), Some(author), Some(owner)) = (&filter, row.oid(20), row.oid(4))
+        && !sandbox::may_act_for(author, owner)
+    {
+        return Err(Refusal::FilterOfAnother { relation: name.into() });
+    }
+    Ok(Watched { column, deadline, filter, barrier: None })
 }
 
 /// What is counted from `column` of table `relation`, if it can be: the name of its type.

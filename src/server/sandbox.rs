@@ -97,6 +97,17 @@ pub fn by_index<T>(work: impl FnOnce() -> T) -> T {
     })
 }
 
+/// Runs `work` so that values are written as every session reads them alike, and exactly.
+pub fn with_plain_output<T>(work: impl FnOnce() -> T) -> T {
+    nested(|| {
+        set_locally(c"datestyle", c"ISO");
+        set_locally(c"intervalstyle", c"postgres");
+        set_locally(c"extra_float_digits", c"1");
+        set_locally(c"bytea_output", c"hex");
+        work()
+    })
+}
+
 /// Runs `work` in a nesting level of settings: what it sets is undone here, or by the abort when
 /// an error is raised.
 fn nested<T>(work: impl FnOnce() -> T) -> T {
