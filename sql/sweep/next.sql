@@ -1,5 +1,11 @@
--- $1 bound, $2 how many to look at. The next row to fall due, from those that come first: one that
--- the filter lets through, or else the last of them, where to look on.
-SELECT COALESCE(pg_catalog.min(due) FILTER (WHERE meets), pg_catalog.max(due)) FROM (
-  SELECT @due@ AS due, (@filter@) AS meets FROM ONLY @table@
-  WHERE @deadline@ >= $1 ORDER BY @deadline@ LIMIT $2) AS coming
+-- $1 and $2 the keys to look between, $3 now, $4 how many to look at. The next row to fall due: the
+-- first to come that the filter lets through, or else the last that was looked at, where to look on.
+-- A row that is due by its own count, and not by that back from now, is left to the interval.
+SELECT due FROM (
+  SELECT @due@ AS due, (@filter@) AS meets,
+    pg_catalog.row_number() OVER (ORDER BY t.@deadline@) AS n
+  FROM ONLY @table@ AS t
+  WHERE t.@deadline@ >= $1 AND t.@deadline@ < $2
+  ORDER BY t.@deadline@ LIMIT $4) AS coming
+WHERE due > $3 AND (meets OR n = $4)
+LIMIT 1

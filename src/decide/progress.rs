@@ -147,12 +147,7 @@ pub struct Progress {
     pass: Option<Pass>,
     low_water: Option<ServerTime>,
     next_walk: Ticks,
-    /// How long the last walk from the left edge took.
-    edge_took: Duration,
 }
-
-/// What a probe of an index takes at most.
-const CHEAP: Duration = Duration::from_millis(5);
 
 impl Progress {
     /// Goes on with the pass that was cut short, or begins one at `now`. It begins at the
@@ -172,14 +167,8 @@ impl Progress {
     /// cost decides when the left edge is walked again.
     pub fn first_read_done(&mut self, pass: &mut Pass, ended: Ticks, took: Duration) {
         if std::mem::take(&mut pass.walk) {
-            self.edge_took = took;
             self.next_walk = schedule::next_walk(ended, took);
         }
-    }
-
-    /// Whether the last read from the left edge cost next to nothing, as with an index.
-    pub fn probes_are_cheap(&self) -> bool {
-        self.edge_took < CHEAP
     }
 
     /// The pass was cut short; the next one goes on with it.

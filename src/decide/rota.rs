@@ -1,6 +1,6 @@
 //! When each table is visited next.
 
-use super::Ticks;
+use super::{Ticks, schedule};
 use std::time::Duration;
 
 /// The shortest rest between a visit and one that a deadline calls for. Deadlines that come thick
@@ -23,6 +23,24 @@ const SHORTEST: Duration = Duration::from_millis(20);
 /// a deadline elsewhere waits for a round and no more.
 pub fn slice(backlogs: usize) -> Duration {
     (ROUND / u32::try_from(backlogs.max(1)).unwrap_or(u32::MAX)).max(SHORTEST)
+}
+
+/// What a probe of an index takes at most.
+const CHEAP: Duration = Duration::from_millis(5);
+
+/// When a table is asked what its next deadline is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Probes {
+    /// Not before this.
+    pub next: Ticks,
+}
+
+impl Probes {
+    /// One that ended then `took` so long. Where no index serves, it reads the whole table, and may
+    /// not be had after every visit.
+    pub fn done(&mut self, ended: Ticks, took: Duration) {
+        self.next = if took < CHEAP { ended } else { schedule::next_walk(ended, took) };
+    }
 }
 
 /// What a visit was like.
@@ -119,6 +137,15 @@ mod tests {
         let cut = Visit { cut_short: true, ..IDLE };
         assert_eq!(cut.next(), ms(1002));
         assert_eq!(Visit { free_at: ms(1700), ..cut }.next(), ms(1700));
+    }
+
+    #[test]
+    fn a_dear_probe_is_a_small_share_of_the_time_and_a_cheap_one_is_free() {
+        let mut probes = Probes::default();
+        probes.done(ms(1000), ms(1));
+        assert_eq!(probes.next, ms(1000));
+        probes.done(ms(1000), ms(50));
+        assert_eq!(probes.next, ms(6000));
     }
 
     #[test]

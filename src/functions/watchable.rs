@@ -4,6 +4,7 @@ use crate::decide::refusal::Refusal;
 use crate::decide::shape::Shape;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
+use crate::server::indexed::{self, By};
 use crate::server::policies;
 use crate::server::relation;
 use crate::server::sandbox;
@@ -93,13 +94,10 @@ impl Facts {
         column: &str,
         filter: Option<&str>,
     ) -> Result<(), Failure> {
-        let statement = sql::statement(include_str!("../../sql/adopt/indexed.sql"));
-        let filter = filter.unwrap_or_default();
-        let args = [Arg::Oid(relation), Arg::Text(column), Arg::Text(filter)];
-        if sql::query(&statement, &args, |row| Ok(row.bool(1)))? == [Some(true)] {
+        let (name, quoted) = (&self.name, sql::quote_identifier(column));
+        if indexed::by(relation, &quoted, filter)? != By::Nothing {
             return Ok(());
         }
-        let (name, quoted) = (&self.name, sql::quote_identifier(column));
         // PostgreSQL cannot make an index of a partitioned table concurrently.
         let how = if self.kind == "p" { "" } else { " CONCURRENTLY" };
         let hint = format!(

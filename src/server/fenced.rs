@@ -30,12 +30,13 @@ pub struct Fenced<'a> {
     /// The last batch was durable when it had committed, and so is all before it.
     durable: bool,
     pacing: &'a mut Pacing,
+    /// Of the table's policy.
+    rate: &'a mut Rate,
 }
 
 /// What slows down the batches of one table.
 #[derive(Clone, Copy, Default)]
 pub struct Pacing {
-    pub rate: Rate,
     pub rest: Rest,
     /// Since when there is a backlog.
     pub backlog: Option<Ticks>,
@@ -48,13 +49,18 @@ impl<'a> Fenced<'a> {
         place: &'a Place,
         until: Ticks,
         pacing: &'a mut Pacing,
+        rate: &'a mut Rate,
     ) -> Self {
         let took = Duration::ZERO;
-        Fenced { leadership, settings, place, until, took, durable: false, pacing }
+        Fenced { leadership, settings, place, until, took, durable: false, pacing, rate }
     }
 
     pub fn pacing(&mut self) -> &mut Pacing {
         self.pacing
+    }
+
+    pub fn rate(&self) -> &Rate {
+        self.rate
     }
 
     /// Whether `failure` of the last read or batch is a cancellation before its time: by somebody
@@ -175,7 +181,7 @@ impl Host for Fenced<'_> {
     }
 
     fn reaped(&mut self, rows: u64) {
-        self.pacing.rate.reaped(rows, ticks());
+        self.rate.reaped(rows, ticks());
         tally::note(rows);
         if self.durable {
             tally::settle(self.place);
@@ -187,7 +193,7 @@ impl Host for Fenced<'_> {
     }
 
     fn should_yield(&mut self) -> bool {
-        let Pacing { rate, rest, backlog } = &mut *self.pacing;
+        let Pacing { rest, backlog } = &mut *self.pacing;
         let now = ticks();
         let lasted = backlog.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         rest.worked(self.took, rest::share(self.settings.duty_cycle, lasted));
@@ -196,7 +202,7 @@ impl Host for Fenced<'_> {
             process::nap(pause);
         }
         let now = ticks();
-        now >= self.until || rate.must_wait(now) || process::reload_pending()
+        now >= self.until || self.rate.must_wait(now) || process::reload_pending()
     }
 }
 

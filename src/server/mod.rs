@@ -14,6 +14,8 @@
 //! | `policies` | what is watched |
 //! | `filter` | the filter of a policy, analysed |
 //! | `target` | one table to sweep, and what is due in it |
+//! | `coming` | when the next row of a table is due |
+//! | `indexed` | which index leads to the rows that are due |
 //! | `relation` | a table under lock, as it is now |
 //! | `pass` | one policy's part of a sweep, the same for worker and function |
 //! | `reaper` | reading and reaping the rows of one table, as its owner |
@@ -46,6 +48,7 @@ pub mod board;
 pub mod brake;
 pub mod catalog;
 pub mod clock;
+pub mod coming;
 mod complaints;
 pub mod encoding;
 mod errcode;
@@ -55,6 +58,7 @@ pub mod failure;
 mod fenced;
 pub mod filter;
 mod held;
+pub mod indexed;
 pub mod launcher;
 mod leadership;
 pub mod lease_lock;

@@ -6,15 +6,16 @@ use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::orphans;
 use super::reaper::Reaper;
-use super::sandbox::{Restriction, as_owner};
+use super::sandbox::Restriction;
 use super::sql::{self, Arg};
 use super::target::{Target, Watched};
 use crate::decide::config::Settings;
 use crate::decide::orphan::Rule;
 use crate::decide::progress::{Ahead, Pass, Progress, Then};
+use crate::decide::rota::Probes;
 use crate::decide::stuck::{STUCK_STEP, StuckScan};
 use crate::decide::walk::{self, Pace};
-use crate::decide::{ServerTime, Ticks, micros};
+use crate::decide::{Ticks, micros};
 use pgrx::pg_sys;
 use std::time::Duration;
 
@@ -93,6 +94,8 @@ pub struct Memory {
     pace: Pace,
     /// Whether an index leads with the deadline; `None`: not looked yet.
     indexed: Option<bool>,
+    /// When the next deadline is asked for.
+    pub probes: Probes,
 }
 
 impl Memory {
@@ -103,7 +106,13 @@ impl Memory {
             stuck: StuckScan::default(),
             pace: Pace::new(batch_size),
             indexed: None,
+            probes: Probes::default(),
         }
+    }
+
+    /// The scan for rows without progress begins anew, at once: its timeout may be another.
+    pub fn scan_again(&mut self) {
+        self.stuck = StuckScan::default();
     }
 
     /// When the next step of the scan for rows without progress is due.
@@ -191,36 +200,6 @@ pub fn stuck<H: Host>(
     }
     let last = memory.stuck.step_done(blocks, began, ticks(), timeout);
     Ok(Some(if last { End::Done } else { End::CutShort }))
-}
-
-/// How many rows ahead are looked at for one that the filter lets through.
-const LOOK_AHEAD: i64 = 100;
-
-/// How long until the next row of `target` is due, if one is to come. Not looked for where finding
-/// out would cost more than a probe of an index.
-pub fn due_in<H: Host>(
-    host: &mut H,
-    target: &Target,
-    watched: &Watched,
-    memory: &Memory,
-) -> Result<Option<Duration>, Failure> {
-    if memory.indexed != Some(true) && !memory.progress.probes_are_cheap() {
-        return Ok(None);
-    }
-    let template = include_str!("../../sql/sweep/next.sql");
-    let statement = watched.statement(template, &target.name, server_now());
-    let restriction = host.restriction(target.owner);
-    let found = host.read(target, || {
-        let bound = Arg::Key(watched.deadline.column_type, watched.bound(server_now())?);
-        as_owner(target.owner, restriction, || {
-            sql::query(&statement, &[bound, Arg::Int8(LOOK_AHEAD)], |row| Ok(row.int8(1)))
-        })
-    })?;
-    let due = found.into_iter().flatten().next().filter(|due| *due != ServerTime::MAX);
-    Ok(due.map(|due| {
-        let wait = due.saturating_sub(server_now());
-        Duration::from_micros(u64::try_from(wait).unwrap_or(0))
-    }))
 }
 
 /// How many blocks a table has.

@@ -122,7 +122,7 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
     {
         return Err(Refusal::FilterOfAnother { relation: name.into() });
     }
-    Ok(Watched { column, deadline, filter, barrier: None })
+    Ok(Watched { deadline, filter, barrier: None })
 }
 
 /// What is counted from `column` of table `relation`, if it can be: the name of its type.

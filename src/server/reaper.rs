@@ -2,6 +2,7 @@
 
 use super::clock::{server_now, ticks};
 use super::failure::Failure;
+use super::indexed;
 use super::orphans;
 use super::pass::{Host, Limits, Stop};
 use super::prepared::{Prepared, with_snapshot_of_now};
@@ -57,8 +58,8 @@ impl<'a, H: Host> Reaper<'a, H> {
             Some(known) => known,
             None => {
                 let relation = self.target.relation;
-                let column = &self.watched.column;
-                self.host.read(self.target, || indexed(relation, column))?
+                let column = &self.watched.deadline.column;
+                self.host.read(self.target, || indexed::whole(relation, column))?
             }
         };
         self.indexed = Some(indexed);
@@ -72,14 +73,14 @@ impl<'a, H: Host> Reaper<'a, H> {
     ) -> Result<Vec<T>, Failure> {
         let Target { owner, relation, .. } = *self.target;
         let restriction = self.host.restriction(owner);
-        let (statements, column) = (&self.statements, &self.watched.column);
+        let (statements, column) = (&self.statements, &self.watched.deadline.column);
         let mut since = None;
         let mut found = None;
         let outcome = self.host.read(self.target, || {
             since = Some(ticks());
             let rows = as_owner(owner, restriction, || work(statements))?;
             if !rows.is_empty() {
-                found = Some(indexed(relation, column)?);
+                found = Some(indexed::whole(relation, column)?);
             }
             Ok(rows)
         });
@@ -274,14 +275,6 @@ impl<H: Host> Rows for Reaper<'_, H> {
     fn should_yield(&mut self) -> bool {
         self.host.should_yield()
     }
-}
-
-/// Whether an index leads with the deadline of `relation`.
-fn indexed(relation: pg_sys::Oid, column: &str) -> Result<bool, Failure> {
-    let statement = sql::statement(include_str!("../../sql/sweep/indexed.sql"));
-    let args = [Arg::Oid(relation), Arg::Text(column)];
-    let found = sql::query(&statement, &args, |row| Ok(row.bool(1)))?;
-    Ok(found == [Some(true)])
 }
 
 fn key(row: &Row, of: ColumnType) -> Result<ServerTime, Failure> {

@@ -2,6 +2,7 @@
 //! kept to itself.
 
 use super::clock::ticks;
+use super::coming;
 use super::failure::Failure;
 use super::fenced::{Fenced, Pacing};
 use super::leadership::Leadership;
@@ -11,6 +12,7 @@ use super::target::Target;
 use super::transaction::in_transaction;
 use super::{brake, extension::Extension, say, status::Place, title};
 use crate::decide::config::Settings;
+use crate::decide::rate::Rate;
 use crate::decide::rota::{self, Visit};
 use crate::decide::{Ticks, schedule};
 use pgrx::{PgLogLevel, pg_sys};
@@ -21,6 +23,8 @@ use std::collections::HashMap;
 pub struct Rounds {
     memories: HashMap<(i64, pg_sys::Oid), Memory>,
     turns: HashMap<(i64, pg_sys::Oid), Turn>,
+    /// Of each policy: its leaves share one.
+    rates: HashMap<i64, Rate>,
     troubles: HashMap<(i64, pg_sys::Oid), Trouble>,
 }
 
@@ -61,6 +65,7 @@ impl Rounds {
         for trouble in self.troubles.values_mut() {
             trouble.next_try = Ticks::ZERO;
         }
+        self.memories.values_mut().for_each(Memory::scan_again);
     }
 
     /// The clock has leapt: what was remembered of deadlines may have been read from it.
@@ -96,6 +101,7 @@ impl Rounds {
         let known: Vec<_> = policies.targets.iter().map(|t| (t.policy, t.relation)).collect();
         self.memories.retain(|key, _| known.contains(key));
         self.turns.retain(|key, _| known.contains(key));
+        self.rates.retain(|policy, _| known.iter().any(|(known, _)| known == policy));
         self.troubles.retain(|key, _| known.contains(key));
 
         let told = place.told();
@@ -113,7 +119,16 @@ impl Rounds {
         }
 
         let mut swept = Swept { clean: true, ..Swept::default() };
-        for target in policies.targets.iter().filter(|target| target.enabled) {
+        let mut targets: Vec<_> = policies.targets.iter().filter(|t| t.enabled).collect();
+        // Of a policy's leaves the one that has waited longest first, so that one leaves something of
+        // the rate to the next.
+        let order: Vec<_> = targets.iter().map(|target| target.policy).collect();
+        targets.sort_by_key(|target| {
+            let turn = self.turns.get(&(target.policy, target.relation));
+            let place = order.iter().position(|policy| *policy == target.policy);
+            (place, turn.map(|turn| turn.next))
+        });
+        for target in targets {
             // Reads do not stamp, so a row of slow ones could use up the trust of a renewal.
             if leadership.ageing(ticks(), settings.lease_duration) {
                 leadership.reassure(settings, &ticks);
@@ -139,27 +154,37 @@ impl Rounds {
         swept: &mut Swept,
     ) {
         let key = (target.policy, target.relation);
+        let turn = self.turns.entry(key).or_default();
+        if turn.of.as_ref() != Some(target) {
+            // What was decided by other settings does not hold any more.
+            if turn.of.is_some()
+                && let Some(trouble) = self.troubles.get_mut(&key)
+            {
+                trouble.next_try = Ticks::ZERO;
+            }
+            if let Some(memory) = self.memories.get_mut(&key) {
+                memory.scan_again();
+            }
+            *turn = Turn { of: Some(target.clone()), next: Ticks::ZERO, ..*turn };
+        }
         let trouble = self.troubles.get(&key).copied();
         if let Some(trouble) = trouble.filter(|trouble| ticks() < trouble.next_try) {
             swept.clean = false;
             swept.due = earliest(swept.due, trouble.next_try);
             return;
         }
-        let slice =
-            rota::slice(self.turns.values().filter(|turn| turn.pacing.backlog.is_some()).count());
+        let backlogs = self.turns.values().filter(|turn| turn.pacing.backlog.is_some()).count();
         let turn = self.turns.entry(key).or_default();
-        if turn.of.as_ref() != Some(target) {
-            // What was decided by other settings does not hold any more.
-            *turn = Turn { of: Some(target.clone()), next: Ticks::ZERO, ..*turn };
-        }
-        if began < turn.next {
-            swept.due = earliest(swept.due, turn.next);
+        let rate = self.rates.entry(target.policy).or_default();
+        rate.limit(target.rate_limit);
+        let next = turn.next.max(rate.free_at);
+        if began < next {
+            swept.due = earliest(swept.due, next);
             return;
         }
-        turn.pacing.rate.limit(target.rate_limit);
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
-        let until = ticks() + slice;
-        let mut host = Fenced::new(leadership, settings, place, until, &mut turn.pacing);
+        let until = ticks() + rota::slice(backlogs);
+        let mut host = Fenced::new(leadership, settings, place, until, &mut turn.pacing, rate);
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
         let outcome = passes(&mut host, target, memory, settings, began);
         title::activity(None);
@@ -217,7 +242,7 @@ fn passes(
 ) -> Result<(End, Ticks), Stop> {
     let watched = target.watched.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
     let mut limits = Limits::of(target, settings, u64::MAX);
-    limits.batch_size = host.pacing().rate.batch(limits.batch_size);
+    limits.batch_size = host.rate().batch(limits.batch_size);
     let end = pass::expired(host, target, watched, memory, &limits)?;
     let mut stuck_due = None;
     if watched.barrier.is_some_and(|shape| shape.last_progress_at) && limits.stuck_timeout.is_some()
@@ -231,7 +256,7 @@ fn passes(
     let own_interval = target.sweep_interval.is_some();
     let due_in = match cut_short || own_interval {
         true => None,
-        false => pass::due_in(host, target, watched, memory)?,
+        false => coming::due_in(host, target, watched, memory, settings.interval)?,
     };
     let ended = ticks();
     let rested = ended + host.pacing().rest.settle();
@@ -243,7 +268,7 @@ fn passes(
         own_interval,
         due_in,
         stuck_due,
-        free_at: host.pacing().rate.free_at.max(rested),
+        free_at: rested,
     };
     Ok((end, visit.next()))
 }

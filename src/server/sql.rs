@@ -33,6 +33,7 @@ pub fn filled(template: &str, values: &[(&str, &str)]) -> String {
 }
 
 /// A parameter.
+#[derive(Clone)]
 pub enum Arg<'a> {
     Text(&'a str),
     Int8(i64),

@@ -33,8 +33,6 @@ pub struct Target {
 /// What is due in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
-    /// The column that rows are due by, as it is called.
-    pub column: String,
     pub deadline: Deadline,
     /// A condition that due rows meet besides, as SQL over the table's own columns.
     pub filter: Option<String>,
@@ -45,8 +43,7 @@ pub struct Watched {
 impl Watched {
     /// The rows that are past a column of type `timestamptz`.
     pub fn column(column: &str) -> Watched {
-        let deadline = Deadline::column(column);
-        Watched { column: column.into(), deadline, filter: None, barrier: None }
+        Watched { deadline: Deadline::column(column), filter: None, barrier: None }
     }
 
     /// A statement of a sweep over `table`. `now` is when rows must be past their deadlines.

@@ -1,0 +1,54 @@
+//! When the next row of a table is due, so that the worker can sleep until then.
+
+use super::clock::{server_now, ticks};
+use super::failure::Failure;
+use super::indexed::{self, By};
+use super::pass::{Host, Memory};
+use super::sandbox::as_owner;
+use super::sql::{self, Arg};
+use super::target::{Target, Watched};
+use crate::decide::micros;
+use std::time::Duration;
+
+/// How many rows ahead are looked at for one that the filter lets through.
+const LOOK_AHEAD: i64 = 10_000;
+
+/// How long until the next row of `target` is due, or until that can be told, if that is within
+/// `horizon`. A table whose next row is dear to find, for want of an index, is asked seldom.
+pub fn due_in<H: Host>(
+    host: &mut H,
+    target: &Target,
+    watched: &Watched,
+    memory: &mut Memory,
+    horizon: Duration,
+) -> Result<Option<Duration>, Failure> {
+    let asked = ticks();
+    if asked < memory.probes.next {
+        return Ok(Some(memory.probes.next - asked));
+    }
+    let key = watched.deadline.column_type;
+    let restriction = host.restriction(target.owner);
+    let mut since = asked;
+    let found = host.read(target, || {
+        since = ticks();
+        let now = server_now();
+        let template = match indexed::serves(target, watched)? {
+            By::Filtered => include_str!("../../sql/sweep/next_met.sql"),
+            By::Whole | By::Nothing => include_str!("../../sql/sweep/next.sql"),
+        };
+        let args = [
+            Arg::Key(key, watched.bound(now)?),
+            Arg::Key(key, watched.bound(now.saturating_add(micros(horizon)))?),
+            Arg::Time(now),
+            Arg::Int8(LOOK_AHEAD),
+        ];
+        let statement = watched.statement(template, &target.name, now);
+        as_owner(target.owner, restriction, || sql::query(&statement, &args, |row| Ok(row.int8(1))))
+    })?;
+    let ended = ticks();
+    memory.probes.done(ended, ended.saturating_sub(since));
+    Ok(found.into_iter().flatten().next().map(|due| {
+        let wait = due.saturating_sub(server_now());
+        Duration::from_micros(u64::try_from(wait).unwrap_or(0))
+    }))
+}

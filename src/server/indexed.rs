@@ -1,0 +1,47 @@
+//! Which index leads to the rows that are due.
+
+use super::failure::Failure;
+use super::sandbox::with_plain_output;
+use super::sql::{self, Arg};
+use super::target::{Target, Watched};
+use pgrx::pg_sys;
+
+/// What an index that leads with the deadline's column has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// All rows.
+    Whole,
+    /// Just those that the filter lets through.
+    Filtered,
+    /// There is none.
+    Nothing,
+}
+
+/// By what rows of `relation` are found in the order of `column`. The column's name is quoted
+/// where it must be.
+pub fn by(relation: pg_sys::Oid, column: &str, filter: Option<&str>) -> Result<By, Failure> {
+    let statement = sql::statement(include_str!("../../sql/indexed.sql"));
+    let args = [Arg::Oid(relation), Arg::Text(column), Arg::Text(filter.unwrap_or_default())];
+    // As the filter was written when it was kept.
+    let found =
+        with_plain_output(|| sql::query(&statement, &args, |row| Ok((row.bool(1), row.bool(2)))))?;
+    Ok(match found.first() {
+        Some((Some(true), _)) => By::Whole,
+        Some((_, Some(true))) => By::Filtered,
+        _ => By::Nothing,
+    })
+}
+
+/// Whether all rows of `relation` are found so.
+pub fn whole(relation: pg_sys::Oid, column: &str) -> Result<bool, Failure> {
+    Ok(by(relation, column, None)? == By::Whole)
+}
+
+/// By what the next row of `target` is found.
+pub fn serves(target: &Target, watched: &Watched) -> Result<By, Failure> {
+    match &watched.filter {
+        // Whatever there is.
+        None => Ok(By::Whole),
+        filter => by(target.relation, &watched.deadline.column, filter.as_deref()),
+    }
+}
