@@ -46,6 +46,9 @@ const ALTER: [pg_sys::Oid; 12] = [
     pg_sys::TEXTARRAYOID,
 ];
 
+/// Where `enabled` is among the parameters of `ALTER`.
+const ENABLED: usize = 10;
+
 /// What a policy can be without; the names that `reset` knows.
 const OPTIONAL: [&str; 8] = [
     "ttl",
@@ -114,7 +117,7 @@ fn add(args: &[Arg], path: &CString) -> Result<i64, Failure> {
     }
     let relation = pg_sys::Oid::from(relation.value() as u32);
     watchable::own(&extension, relation)?.check(relation)?;
-    refuse_a_name_taken(&extension, &args[4])?;
+    refuse_a_name_taken(&extension, &args[4], 0)?;
     let statement = extension.sql(include_str!("../../sql/policy/add.sql"));
     let ids = sandbox::as_owner(extension.owner, Restriction::Full, || {
         sql::query(&statement, args, |row| required(row.int8(1), "id"))
@@ -131,12 +134,21 @@ fn alter(args: &[Arg], path: &CString) -> Result<(), Failure> {
     };
     let policy = policy.value() as i64;
     let known = own(&extension, policy)?;
-    refuse_a_name_taken(&extension, &args[4])?;
+    let given = |n: &usize| matches!(args[*n], Arg::Raw(_, Some(_)));
+    let column_is_new = given(&1);
+    if known.barrier && column_is_new {
+        return Err(Refusal::OfExpiryOnly { setting: "expires_column" }.into());
+    }
+    refuse_a_name_taken(&extension, &args[4], policy)?;
     refuse_what_cannot_be_reset(&args[11])?;
     let statement = extension.sql(include_str!("../../sql/policy/alter.sql"));
     let written = matches!(args[3], Arg::Raw(_, Some(_)));
     sandbox::as_owner(extension.owner, Restriction::Full, || sql::execute(&statement, args))?;
-    let column_is_new = matches!(args[1], Arg::Raw(_, Some(_)));
+    let off = matches!(args[ENABLED], Arg::Raw(_, Some(on)) if on.value() & 1 == 0);
+    if off && (1..args.len()).filter(given).eq([ENABLED]) {
+        // A policy that is broken can be switched off, whatever it is that is broken.
+        return Ok(());
+    }
     settle(&extension, policy, known.relation, written.then_some(path), column_is_new)
 }
 
@@ -147,10 +159,13 @@ fn own(extension: &Extension, policy: i64) -> Result<Policy, Failure> {
     Ok(known)
 }
 
-fn refuse_a_name_taken(extension: &Extension, name: &Arg) -> Result<(), Failure> {
-    let statement = extension.sql("SELECT id, name FROM @schema@.pg_reaper_policy WHERE name = $1");
+/// Refuses a name that another policy than `own` has.
+fn refuse_a_name_taken(extension: &Extension, name: &Arg, own: i64) -> Result<(), Failure> {
+    let statement = extension
+        .sql("SELECT id, name FROM @schema@.pg_reaper_policy WHERE name = $1 AND id <> $2");
+    let args = [name.clone(), Arg::Int8(own)];
     let taken = sandbox::as_owner(extension.owner, Restriction::Full, || {
-        sql::query(&statement, std::slice::from_ref(name), |row| {
+        sql::query(&statement, &args, |row| {
             Ok(Refusal::NameTaken {
                 policy: required(row.int8(1), "id")?,
                 name: required(row.text(2), "name")?,
@@ -215,7 +230,6 @@ fn invalid(row: &Row, table: &str) -> Result<(), Refusal> {
     let column = row.text(2);
     if barrier {
         let given = [
-            ("expires_column", column.is_some()),
             ("ttl", row.bool(13) == Some(true)),
             ("filter", row.text(12).is_some()),
             ("time_zone", row.bool(14) == Some(true)),

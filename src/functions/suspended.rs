@@ -1,6 +1,7 @@
 //! Why policies cannot be swept as they are now, for the view `pg_reaper_policies`.
 
 use super::answer;
+use super::sweep::contained;
 use crate::server::encoding::reportable;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
@@ -10,7 +11,6 @@ use crate::server::relation::hold_still;
 use crate::server::sandbox::{Restriction, as_owner, with_lock_timeout};
 use crate::server::settings;
 use crate::server::target::Target;
-use crate::server::transaction::in_subtransaction;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ fn trouble(target: &Target) -> Option<String> {
         Err(refusal) => return Some(refusal.to_string()),
     };
     let filter = watched.filter.as_ref()?;
-    let looked_at = in_subtransaction(|| {
+    let looked_at = contained(|| {
         hold_still(target, pg_sys::AccessShareLock)?;
         filter::spelt_out(target.relation, &target.name, target.owner, filter, Names::Qualified)
     });

@@ -65,7 +65,13 @@ fn sweep(asked: Option<Asked>, max_rows: Option<i64>) -> Result<i64, Failure> {
     let settings = settings::read();
     board::attach();
     brake::refuse(&settings)?;
-    let targets = targets(asked)?;
+    let mut targets = targets(asked)?;
+    if asked.is_some()
+        && let Some(target) = targets.first().filter(|_| targets.iter().all(|t| !t.enabled))
+    {
+        return Err(Refusal::NotEnabled { policy: target.policy }.into());
+    }
+    targets.retain(|target| target.enabled);
     let mut host = Caller { settings: &settings, reaped: 0 };
     sandbox::with_lock_timeout(settings.lock_limit(), || {
         for target in &targets {
@@ -80,7 +86,8 @@ fn sweep(asked: Option<Asked>, max_rows: Option<i64>) -> Result<i64, Failure> {
     Ok(i64::try_from(host.reaped).unwrap_or(i64::MAX))
 }
 
-/// What to sweep: what was asked for, and what the caller may act for.
+/// What to sweep: what was asked for, enabled or not, or else all that is enabled and that the
+/// caller may act for.
 pub fn targets(asked: Option<Asked>) -> Result<Vec<Target>, Failure> {
     let extension = Extension::expect()?;
     let all = sandbox::as_owner(extension.owner, Restriction::Full, || policies::load(&extension))?;
@@ -102,10 +109,6 @@ pub fn targets(asked: Option<Asked>) -> Result<Vec<Target>, Failure> {
         if let Some(target) = targets.iter().find(|t| !sandbox::may_act_for(caller, t.owner)) {
             return Err(Refusal::NotOwner { relation: target.name.clone() }.into());
         }
-        if let Some(target) = targets.first().filter(|_| targets.iter().all(|t| !t.enabled)) {
-            return Err(Refusal::NotEnabled { policy: target.policy }.into());
-        }
-        targets.retain(|target| target.enabled);
         return Ok(targets);
     }
     targets.retain(|target| target.enabled);
