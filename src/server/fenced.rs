@@ -66,7 +66,9 @@ impl<'a> Fenced<'a> {
     /// Whether `failure` of the last read or batch is a cancellation before its time: by somebody
     /// who has waited for a lock of ours, or by hand.
     pub fn made_way(&self, failure: &Failure) -> bool {
-        failure.is_cancel() && self.took < self.settings.statement_limit()
+        // In whole milliseconds, as the timer counts.
+        let limit = self.settings.statement_limit().as_millis();
+        failure.is_cancel() && self.took.as_millis() < limit
     }
 
     /// Runs one transaction under both timers. Should a function of the table's end the process
