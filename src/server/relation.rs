@@ -8,6 +8,7 @@
 use super::encoding::decode;
 use super::failure::Failure;
 use super::target::Target;
+use super::transaction::in_transaction;
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -40,6 +41,12 @@ pub fn lock(relation: pg_sys::Oid, mode: u32) -> Option<Now> {
         pg_sys::relation_close(open, pg_sys::NoLock as pg_sys::LOCKMODE);
         Some(now)
     }
+}
+
+/// Whether `relation` was dropped. Outside of any transaction; where it cannot be told, it was not.
+pub fn is_gone(relation: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the catalogue, in a transaction; a palloc'd string or null.
+    in_transaction(|| Ok(unsafe { pg_sys::get_rel_name(relation) }.is_null())).unwrap_or(false)
 }
 
 /// Locks the table of `target` until the end of the transaction, and makes sure that it is still

@@ -8,6 +8,7 @@ use super::fenced::{Fenced, Pacing};
 use super::leadership::Leadership;
 use super::pass::{self, End, Limits, Memory, Stop};
 use super::policies;
+use super::relation;
 use super::target::Target;
 use super::transaction::in_transaction;
 use super::{brake, extension::Extension, say, status::Place, title};
@@ -218,6 +219,8 @@ impl Rounds {
                     target.name
                 ));
             }
+            // The next sweep ends its policy.
+            Err(Stop::Failed(_)) if relation::is_gone(target.relation) => swept.clean = false,
             Err(Stop::Failed(failure)) => {
                 swept.clean = false;
                 let failures = trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
