@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from harness import Server
+from harness.reaper import wait_for_sweep
 from scenery import log
 from scenery.barriers import BY_HAND
 from scenery.policies import add, rows, shown, sweep, until_rows, watched, write
@@ -45,6 +46,7 @@ def test_null_and_infinity_never_expire_and_minus_infinity_has(server: Server) -
             " ('far', '294276-12-31 23:59:59+00'), ('long ago', '4700-01-01 BC')"
         )
         until_rows(server, table, "far", "infinity", "null")
+    wait_for_sweep(server)
     assert log.warnings(server.log(), "failed") == []
 
 
@@ -59,6 +61,7 @@ def test_local_deadlines_of_every_size_are_understood(server: Server, column_typ
             f" ('far', '{last}'), ('long ago', '{first}')"
         )
         until_rows(server, table, "far", "infinity", "null")
+    wait_for_sweep(server)
     assert log.warnings(server.log(), "failed") == []
 
 
@@ -161,6 +164,32 @@ def test_at_the_end_of_a_month_no_row_goes_early(by_hand: Server, day: str, zone
     ttl = ttl_back_to(by_hand, day, zone or "UTC")
     policy = add(by_hand, "jobs", ttl=ttl, time_zone=zone)
     exactly_what_is_due_goes(by_hand, policy, zone or "UTC", ttl)
+
+
+def test_of_the_two_ways_of_counting_months_and_days_the_later_one_counts(by_hand: Server) -> None:
+    # From the row, months are added first and then days; from now, they are taken off in that
+    # order too, and so off other months. Such a ttl there is on every day.
+    ahead, behind = (
+        [
+            ttl
+            for (ttl,) in by_hand.query(
+                "SELECT ttl::text FROM generate_series(0, 400) AS day, generate_series(1, 11) AS month,"
+                " LATERAL (SELECT make_interval(months => month, days => day)) AS t (ttl)"
+                f" WHERE {condition} LIMIT 2"
+            )
+        ]
+        for condition in (
+            "now() - ttl - interval '1 h' + ttl > now() + interval '1 h'",
+            "now() - ttl + interval '1 h' + ttl < now() - interval '1 h'",
+        )
+    )
+    assert ahead and behind
+    by_hand.execute("CREATE TABLE jobs (id text, due timestamptz)", "CREATE INDEX ON jobs (due)")
+    for ttl in ahead + behind:
+        by_hand.query("INSERT INTO jobs SELECT n, now() - %s::interval + n * interval '1 h' FROM generate_series(-99, 99) n", [ttl])
+        policy = add(by_hand, "jobs", ttl=ttl)
+        exactly_what_is_due_goes(by_hand, policy, "UTC", ttl)
+        by_hand.execute(f"SELECT pg_reaper_drop_policy({policy})", "TRUNCATE jobs")
 
 
 @pytest.mark.parametrize("style", ["postgres", "postgres_verbose", "sql_standard", "iso_8601"])
