@@ -240,6 +240,7 @@ def test_who_looks_at_the_policies_can_cancel_that(by_hand: Server) -> None:
     evil(by_hand, "")
     policy = add(by_hand, "hers.jobs", filter="hers.evil('x') AND state = 'done'")
     evil(by_hand, "PERFORM pg_sleep(60);")
+    write(by_hand, "hers.jobs", "dead")
     with by_hand.connect() as session:
         session.execute("SET statement_timeout = '300ms'")
         # Nothing of it is run just to see whether it still stands.
