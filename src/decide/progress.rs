@@ -98,6 +98,10 @@ pub struct Pass {
     pub waits: bool,
     /// Whether it began at the left edge of the index, and has not read from there yet.
     walk: bool,
+    /// Whether it began there.
+    from_edge: bool,
+    /// How long its turns took, up to now.
+    spent: Duration,
     /// The first deadline that may have rows left: they were locked, or held back by a trigger.
     left_over: Option<ServerTime>,
     /// Rows logged one by one so far.
@@ -108,8 +112,18 @@ pub struct Pass {
 
 impl Pass {
     fn new(cutoff: ServerTime, place: Place) -> Self {
-        let (ahead, walk, left_over) = (None, false, None);
-        Pass { cutoff, place, ahead, waits: true, walk, left_over, logged: 0, unlogged: 0 }
+        Pass {
+            cutoff,
+            place,
+            ahead: None,
+            waits: true,
+            walk: false,
+            from_edge: false,
+            spent: Duration::ZERO,
+            left_over: None,
+            logged: 0,
+            unlogged: 0,
+        }
     }
 
     /// A pass over rows that are found in another way than by their deadline. They may be live
@@ -160,7 +174,8 @@ impl Progress {
         let low_water = self.low_water.filter(|_| ticks < self.next_walk);
         // The clock may have been set back behind the mark.
         let from = low_water.map_or(ServerTime::MIN, |mark| mark.min(now));
-        Pass { walk: low_water.is_none(), ..Pass::new(now, Place::From(from)) }
+        let edge = low_water.is_none();
+        Pass { walk: edge, from_edge: edge, ..Pass::new(now, Place::From(from)) }
     }
 
     /// The first read of a pass ended after it `took` so long, waits for locks left out: what it
@@ -168,6 +183,16 @@ impl Progress {
     pub fn first_read_done(&mut self, pass: &mut Pass, ended: Ticks, took: Duration) {
         if std::mem::take(&mut pass.walk) {
             self.next_walk = schedule::next_walk(ended, took);
+        }
+    }
+
+    /// A turn of the pass ended after it `took` so long, where a filter leaves rows out that are past
+    /// their deadline. Those are walked over batch by batch, so a walk from the left edge costs what
+    /// the whole pass does.
+    pub fn filtered_turn_done(&mut self, pass: &mut Pass, ended: Ticks, took: Duration) {
+        pass.spent += took;
+        if pass.from_edge {
+            self.next_walk = self.next_walk.max(schedule::next_walk(ended, pass.spent));
         }
     }
 
@@ -265,6 +290,20 @@ mod tests {
         assert_eq!(pass.ahead.as_ref().map(|ahead| ahead.next(9)), Some(&[due(10, 3)][..]));
         progress.suspend(pass.clone());
         assert_eq!(progress.resume(999, ms(1)), pass);
+    }
+
+    #[test]
+    fn what_a_filter_leaves_out_is_walked_over_again_as_rarely_as_that_is_dear() {
+        let mut progress = Progress::default();
+        let mut pass = progress.resume(100, ms(0));
+        progress.first_read_done(&mut pass, ms(1), ms(1));
+        progress.filtered_turn_done(&mut pass, ms(250), ms(250));
+        progress.suspend(pass);
+        let mut pass = progress.resume(200, ms(250));
+        progress.filtered_turn_done(&mut pass, ms(500), ms(250));
+        progress.finish(&pass);
+        assert_eq!(progress.resume(300, ms(50_499)).place, Place::From(100));
+        assert_eq!(progress.resume(300, ms(50_500)).place, START);
     }
 
     #[test]

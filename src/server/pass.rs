@@ -147,11 +147,13 @@ pub fn expired<H: Host>(
     let (pace, setting, max_rows) = (&mut memory.pace, limits.batch_size, limits.max_rows);
     let end = walk::walk(&mut reaper, &mut pass, pace, setting, max_rows);
     memory.indexed = reaper.indexed;
-    // A walk that failed has its cost too, and is not repeated at once either. Where there is a
-    // filter, what it leaves out is walked over again, batch by batch.
+    // A walk that failed has its cost too, and is not repeated at once either.
     if let Some((ended, took)) = reaper.first_read {
-        let took = if watched.filter.is_some() { ticks().saturating_sub(began) } else { took };
         memory.progress.first_read_done(&mut pass, ended, took);
+    }
+    if watched.filter.is_some() {
+        let now = ticks();
+        memory.progress.filtered_turn_done(&mut pass, now, now.saturating_sub(began));
     }
     host.settle();
     match end {
