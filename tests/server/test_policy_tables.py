@@ -1,4 +1,4 @@
-"""Policies follow their tables: several on one, leaves of others, renamed, changed, dropped."""
+"""Policies follow their tables: several on one, renamed, changed, dropped."""
 
 from __future__ import annotations
 
@@ -47,80 +47,6 @@ def test_a_table_of_barriers_can_have_another_deadline_besides(server: Server) -
     assert policies(server) == [policy]
     with pytest.raises(psycopg.errors.UndefinedObject):
         server.query("SELECT pg_reaper_disown('jobs')")
-
-
-def test_partitions_are_reaped_each_as_its_owner(server: Server) -> None:
-    server.execute(
-        "CREATE ROLE a", "CREATE ROLE b", "CREATE ROLE trent",
-        "CREATE TABLE diary (id text, who text)", "GRANT INSERT ON diary TO PUBLIC",
-        "CREATE TABLE jobs (id text, due timestamptz, state text) PARTITION BY LIST (state)",
-        "CREATE INDEX ON jobs (due)",
-        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN INSERT INTO public.diary VALUES (OLD.id, current_user); RETURN OLD; END $$",
-        "CREATE TRIGGER note BEFORE DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION note()",
-    )  # fmt: skip
-    for leaf in "ab":
-        server.execute(
-            f"CREATE TABLE jobs_{leaf} PARTITION OF jobs FOR VALUES IN ('{leaf}')", f"ALTER TABLE jobs_{leaf} OWNER TO {leaf}"
-        )
-    add(server, "jobs", ttl="1 h")
-    server.execute("ALTER TABLE jobs OWNER TO trent")
-    for leaf in "ab":
-        write(server, "jobs", f"dead {leaf}", due="-2 h", state=leaf)
-        write(server, "jobs", f"live {leaf}", state=leaf)
-    until_rows(server, "jobs", "live a", "live b")
-    assert server.query("SELECT * FROM diary ORDER BY 1") == [("dead a", "a"), ("dead b", "b")]
-    # A leaf that comes later is swept as well, one that leaves is not.
-    server.execute("CREATE TABLE jobs_c PARTITION OF jobs DEFAULT", "ALTER TABLE jobs DETACH PARTITION jobs_a")
-    write(server, "jobs_a", "left", due="-2 h", state="a")
-    write(server, "jobs", "late", due="-2 h", state="z")
-    until_rows(server, "jobs", "live b")
-    assert rows(server, "jobs_a") == ["left", "live a"]
-
-
-def test_the_filter_of_one_owner_is_never_run_with_the_rights_of_another(server: Server) -> None:
-    # Mallory owns the parent, and wrote the filter. A leaf of somebody else's is deleted from as
-    # its owner, who has not asked for her functions to be run.
-    server.execute(
-        "CREATE ROLE mallory LOGIN", "CREATE SCHEMA hers AUTHORIZATION mallory",
-        "GRANT EXECUTE ON FUNCTION pg_reaper_add_policy TO mallory",
-        "CREATE TABLE hers.diary (who text)", "GRANT ALL ON hers.diary TO PUBLIC", "GRANT USAGE ON SCHEMA hers TO PUBLIC",
-    )  # fmt: skip
-    server.execute(
-        # What is not volatile may not write, but may call what does.
-        "CREATE FUNCTION hers.does() RETURNS void LANGUAGE sql AS 'INSERT INTO hers.diary VALUES (current_user)'",
-        "CREATE FUNCTION hers.evil(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM hers.does(); RETURN true; END $$",
-        "CREATE TABLE hers.jobs (id text, due timestamptz, state text)",
-        "CREATE TABLE hers.others (id text, due timestamptz, state text)",
-        "CREATE INDEX ON hers.jobs (due)",
-        user="mallory",
-    )
-    policy = add(server, "hers.jobs", filter="hers.evil(state)", user="mallory")
-    server.execute("CREATE TABLE child () INHERITS (hers.jobs)")
-    watched(server, "others")
-    write(server, "hers.jobs", "own")
-    write(server, "child", "not hers")
-    write(server, "others", "dead")
-    until_rows(server, "others")
-    until_rows(server, "hers.jobs", "not hers")
-    wait_until(lambda: log.failures(server.log(), "public.child"), bool, "the report")
-    assert "another owner" in (suspended(server, policy) or "")
-    assert {who for (who,) in server.query("SELECT who FROM hers.diary")} == {"mallory"}
-    # Without a filter nobody's words are run.
-    alter(server, policy, reset=["filter"])
-    assert suspended(server, policy) is None
-    until_rows(server, "hers.jobs")
-
-
-def test_children_that_inherit_are_swept_with_their_parent(server: Server) -> None:
-    watched(server, "jobs", filter="state = 'done'")
-    # Their columns lie in another order.
-    server.execute("CREATE TABLE child (extra int, state text, due timestamptz, id text)", "ALTER TABLE child INHERIT jobs")
-    for table in ("jobs", "child"):
-        write(server, table, f"dead {table}", state="done")
-        write(server, table, f"live {table}")
-    until_rows(server, "jobs", "live child", "live jobs")
 
 
 def test_a_policy_follows_its_table_when_it_or_its_schema_is_renamed(server: Server) -> None:
