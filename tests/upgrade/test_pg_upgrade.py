@@ -132,7 +132,7 @@ def test_barriers_and_policies_are_carried_and_the_worker_is_at_work(upgrade: Up
     assert barriers(new) == {"alive"}
     assert barriers(new, "jobs") == {"long job"}
     # What is called by hand is there as well, for those who might call it.
-    assert new.value("SELECT has_function_privilege('tenant', 'pg_reaper_sweep(regclass, bigint)', 'EXECUTE')")
+    assert new.value("SELECT has_function_privilege('tenant', 'pg_reaper_sweep(regclass, bigint, bigint)', 'EXECUTE')")
     assert new.value("SELECT pg_reaper_sweep()") == 0
     assert new.value("SELECT pg_reaper_adopt('gone')") == 4
     new.execute("DROP EXTENSION pg_reaper", "CREATE EXTENSION pg_reaper")
