@@ -4,8 +4,9 @@ use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::indexed::{self, By};
 use super::pass::{Host, Memory};
+use super::prepared::with_snapshot_of_now;
 use super::sandbox::as_owner;
-use super::sql::{self, Arg};
+use super::sql::{self, Arg, Row};
 use super::target::{Target, Watched};
 use crate::decide::micros;
 use std::time::Duration;
@@ -32,18 +33,24 @@ pub fn due_in<H: Host>(
     let found = host.read(target, || {
         since = ticks();
         let now = server_now();
-        let template = match indexed::serves(target, watched)? {
-            By::Filtered => include_str!("../../sql/sweep/next_met.sql"),
-            By::Whole | By::Nothing => include_str!("../../sql/sweep/next.sql"),
-        };
         let args = [
             Arg::Key(key, watched.bound(now)?),
             Arg::Key(key, watched.bound(now.saturating_add(micros(horizon)))?),
             Arg::Time(now),
             Arg::Int8(LOOK_AHEAD),
         ];
+        let due = |row: &Row| Ok(row.int8(1));
+        if let Some(kept) = memory.statements.as_ref().filter(|_| memory.indexed == Some(true)) {
+            return as_owner(target.owner, restriction, || {
+                with_snapshot_of_now(|| kept.next.read(&args, due))
+            });
+        }
+        let template = match indexed::serves(target, watched)? {
+            By::Filtered => include_str!("../../sql/sweep/next_met.sql"),
+            By::Whole | By::Nothing => include_str!("../../sql/sweep/next.sql"),
+        };
         let statement = watched.statement(template, &target.name, now);
-        as_owner(target.owner, restriction, || sql::query(&statement, &args, |row| Ok(row.int8(1))))
+        as_owner(target.owner, restriction, || sql::query(&statement, &args, due))
     })?;
     let ended = ticks();
     memory.probes.done(ended, ended.saturating_sub(since));

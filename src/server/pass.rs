@@ -8,6 +8,7 @@ use super::orphans;
 use super::reaper::Reaper;
 use super::sandbox::Restriction;
 use super::sql::{self, Arg};
+use super::statements::Statements;
 use super::target::{Target, Watched};
 use crate::decide::config::Settings;
 use crate::decide::orphan::Rule;
@@ -85,7 +86,6 @@ impl Limits {
 }
 
 /// What the passes of one table remember.
-#[derive(Clone, Debug)]
 pub struct Memory {
     /// What `progress` is about.
     watched: Option<Watched>,
@@ -93,9 +93,11 @@ pub struct Memory {
     stuck: StuckScan,
     pace: Pace,
     /// Whether an index leads with the deadline; `None`: not looked yet.
-    indexed: Option<bool>,
+    pub indexed: Option<bool>,
     /// When the next deadline is asked for.
     pub probes: Probes,
+    /// Those of the last visit, with their plans.
+    pub statements: Option<Statements>,
 }
 
 impl Memory {
@@ -107,6 +109,7 @@ impl Memory {
             pace: Pace::new(batch_size),
             indexed: None,
             probes: Probes::default(),
+            statements: None,
         }
     }
 
@@ -141,7 +144,9 @@ pub fn expired<H: Host>(
         true => now,
         false => host.read(target, || watched.bound(now))?,
     };
-    let mut reaper = Reaper::new(host, target, watched, Rule::Expired, limits);
+    let kept = memory.statements.take().filter(|kept| kept.are_for(target, watched));
+    let statements = kept.unwrap_or_else(|| Statements::new(target, watched));
+    let mut reaper = Reaper::new(host, target, watched, Rule::Expired, limits, statements);
     memory.indexed = Some(reaper.look_for_index(memory.indexed)?);
     let mut pass = memory.progress.resume(bound, ticks());
     let (pace, setting, max_rows) = (&mut memory.pace, limits.batch_size, limits.max_rows);
@@ -151,6 +156,7 @@ pub fn expired<H: Host>(
     if let Some((ended, took)) = reaper.first_read {
         memory.progress.first_read_done(&mut pass, ended, took);
     }
+    memory.statements = Some(reaper.statements);
     if watched.filter.is_some() {
         let now = ticks();
         memory.progress.filtered_turn_done(&mut pass, now, now.saturating_sub(began));
@@ -188,7 +194,8 @@ pub fn stuck<H: Host>(
     let mut pass = Pass::unordered(server_now().saturating_sub(micros(timeout)));
     let first = memory.stuck.next_block;
     let blocks = host.read(target, || blocks(target.relation))?;
-    let mut reaper = Reaper::new(host, target, &watched, Rule::Stuck(timeout), limits);
+    let (rule, statements) = (Rule::Stuck(timeout), Statements::new(target, &watched));
+    let mut reaper = Reaper::new(host, target, &watched, rule, limits, statements);
     let mut rows = reaper.stuck(first, first.saturating_add(STUCK_STEP), &pass)?;
     rows.truncate(usize::try_from(limits.max_rows).unwrap_or(usize::MAX));
     pass.ahead = Some(Ahead::new(rows, Then::End));

@@ -30,7 +30,7 @@ pub struct Reaper<'a, H> {
     watched: &'a Watched,
     rule: Rule,
     log_limit: usize,
-    statements: Statements,
+    pub statements: Statements,
     /// Whether an index leads with the deadline; `None`: not looked yet.
     pub indexed: Option<bool>,
     /// When the first read ended, and how long it took without the wait for its lock.
@@ -44,8 +44,8 @@ impl<'a, H: Host> Reaper<'a, H> {
         watched: &'a Watched,
         rule: Rule,
         limits: &Limits,
+        statements: Statements,
     ) -> Self {
-        let statements = Statements::new(target, watched);
         // Only barriers are told of one by one.
         let log_limit = if watched.barrier.is_some() { limits.log_limit } else { 0 };
         let (indexed, first_read) = (None, None);

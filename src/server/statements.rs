@@ -4,9 +4,12 @@
 use super::clock::server_now;
 use super::prepared::Prepared;
 use super::target::{Target, Watched};
+use pgrx::pg_sys;
 
 /// The statements on one table, by one rule.
 pub struct Statements {
+    /// What they were filled in for, if they can be used again: not where a time stands in them.
+    lasting: Option<(String, pg_sys::Oid, Watched)>,
     /// The deadline that comes so many rows after one, the row with it included.
     pub cut: Prepared,
     /// The same, but only of rows after it.
@@ -17,6 +20,8 @@ pub struct Statements {
     pub ahead: String,
     /// Rows with one deadline.
     pub tie: Prepared,
+    /// The next row to fall due.
+    pub next: Prepared,
     /// Rows that stand still in a range of blocks.
     pub stuck: String,
     pub range: Reap,
@@ -38,6 +43,13 @@ impl Reap {
 }
 
 impl Statements {
+    /// Whether they say what statements made now would.
+    pub fn are_for(&self, target: &Target, watched: &Watched) -> bool {
+        self.lasting.as_ref().is_some_and(|(table, owner, known)| {
+            *table == target.name && *owner == target.owner && known == watched
+        })
+    }
+
     pub fn new(target: &Target, watched: &Watched) -> Statements {
         let (now, table) = (server_now(), &target.name);
         let fill = |template: &str| watched.statement(template, table, now);
@@ -62,7 +74,10 @@ impl Statements {
         let range = include_str!("../../sql/sweep/range.sql");
         let these = include_str!("../../sql/sweep/these.sql");
         let these_unlocked = include_str!("../../sql/sweep/these_unlocked.sql");
+        let lasting = (!watched.deadline.needs_recheck())
+            .then(|| (table.clone(), target.owner, watched.clone()));
         Statements {
+            lasting,
             cut: Prepared::by_index(&fill(&cut.replace("@from@", ">=").replace("@filtered@", ""))),
             cut_past: Prepared::by_index(&fill(
                 &cut.replace("@from@", ">").replace("@filtered@", ""),
@@ -70,6 +85,7 @@ impl Statements {
             left: Prepared::by_index(&fill(&cut.replace("@from@", ">="))),
             ahead: fill(include_str!("../../sql/sweep/due.sql")),
             tie: Prepared::by_index(&fill(include_str!("../../sql/sweep/tie.sql"))),
+            next: Prepared::by_index(&fill(include_str!("../../sql/sweep/next.sql"))),
             stuck: fill(include_str!("../../sql/sweep/stuck.sql")),
             range: reap(range, Prepared::by_index),
             these: reap(these, Prepared::new),

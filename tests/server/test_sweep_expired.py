@@ -88,8 +88,8 @@ def test_rows_written_in_another_order_than_they_expire_are_all_reaped(server: S
     until_left(server, ["alive"])
 
 
-def test_rows_locked_in_the_middle_are_passed_over_and_reaped_later(server: Server) -> None:
-    server.set(**{"pg_reaper.enabled": "off", "pg_reaper.batch_size": 10})
+def test_rows_locked_in_the_middle_are_passed_over_and_reaped_later(make_server: Callable[..., Server]) -> None:
+    server = make_server({**BY_HAND, "pg_reaper.batch_size": "10"})
     # Their order by deadline is b1 (latest) to b100 (earliest).
     arm_many(server, 100, "now() - n * interval '1 min'")
     holder = server.connect(autocommit=False)
