@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from harness import Server, wait_until
+from harness.reaper import wait_for
 from scenery import log
 from scenery.barriers import BY_HAND, adopted, arm, arm_many, count, status, until_empty, until_leading
 
@@ -51,6 +52,7 @@ def test_a_lock_that_lets_rows_be_read_but_not_deleted_is_given_up_as_soon(jobs:
     # As CREATE INDEX holds it. Trying ever smaller batches is no remedy, and takes ten times
     # as long as one try.
     jobs.set(**{"pg_reaper.enabled": "off"})
+    wait_for(jobs, "disabled")
     arm_many(jobs, 1000, "now() - interval '1 s'", table=TABLE)
     holder = jobs.connect(autocommit=False)
     holder.execute("LOCK TABLE jobs IN SHARE MODE")

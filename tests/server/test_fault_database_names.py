@@ -107,6 +107,7 @@ def test_a_database_whose_name_is_no_text_in_it_is_served(server: Server) -> Non
         dbname="renamed",
     )
     server.set(**{"pg_reaper.enabled": "off"})
+    wait_for(server, "disabled", database="renamed")
     oid = server.value("SELECT oid FROM pg_database WHERE datname = 'renamed'")
     arm(server, "due", dbname="renamed")
     with server.connect("latin", client_encoding="LATIN1") as session:

@@ -83,6 +83,7 @@ def test_the_old_sql_goes_on_working_with_the_new_library(older: Server) -> None
     until_empty(older, "public.jobs")
     wait_until_reaped(older, "due")
     older.set(**{"pg_reaper.enabled": "off"})
+    wait_for(older, "disabled")
     arm(older, "by hand", table="public.jobs")
     assert older.value("SELECT pg_reaper_sweep('jobs')") == 1
     assert older.value("SELECT pg_reaper_sweep(max_rows => 5)") == 0

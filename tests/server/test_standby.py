@@ -49,6 +49,7 @@ def test_a_standby_has_no_worker_and_shows_what_the_primary_reaps(primary: Serve
 
 def test_a_sweep_on_a_standby_is_a_clear_error(primary: Server, standby: Server) -> None:
     primary.set(**{"pg_reaper.enabled": "off"})
+    wait_for(primary, "disabled")
     overdue(primary, "due")
     catch_up(primary, standby)
     for arguments in ["", "'pg_barrier_state'", "max_rows => 0"]:
