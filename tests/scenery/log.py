@@ -27,7 +27,8 @@ class Entry:
 def entries(log: str) -> list[Entry]:
     """The reports in a log; DETAIL and HINT go with the one before."""
     found: list[Entry] = []
-    for line in log.split("\n"):
+    # What is being written at this moment has no end yet.
+    for line in log.split("\n")[:-1]:
         match = ENTRY.match(line)
         if not match:
             continue
@@ -53,7 +54,9 @@ def failures(log: str, table: str) -> list[Entry]:
 
 def orphans(log: str) -> dict[str | None, tuple[str, dict[str, Any]]]:
     """The orphans in a log: by execution id, the line and the record in its DETAIL."""
-    found = [(entry.message, json.loads(entry.detail)) for entry in warnings(log, "reaped orphaned barrier ")]
+    told = warnings(log, "reaped orphaned barrier ")
+    # The DETAIL of the last one may be still to come.
+    found = [(entry.message, json.loads(entry.detail)) for entry in told if entry.detail or entry is not told[-1]]
     return {record["execution_id"]: (message, record) for message, record in found}
 
 

@@ -106,11 +106,12 @@ def test_a_deadlock_costs_one_try(make_server: Callable[..., Server]) -> None:
     session.execute("UPDATE tally SET n = n + 1")
     (worker,) = wait_until(server.worker_pids, bool, "the worker")
     server.set(**{"pg_reaper.enabled": "on"})
-    wait_until(
-        lambda: server.value("SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", [worker]),
-        bool,
-        "the worker to wait for the session",
+    # Longer than the moment that a range waits before it is taken by another road.
+    waits = (
+        "SELECT count(*) FROM pg_locks"
+        " WHERE pid = %s AND NOT granted AND waitstart < clock_timestamp() - interval '100 ms'"
     )
+    wait_until(lambda: server.value(waits, [worker]), bool, "the worker to wait for the session")
     # Until the worker has given way, this waits for the row that it holds.
     session.execute("SELECT FROM jobs FOR UPDATE")
     session.commit()
