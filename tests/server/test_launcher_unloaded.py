@@ -119,6 +119,7 @@ def test_stop_in_the_middle_of_a_batch_ends_it_for_good(unloaded: Server) -> Non
 
 def test_terminated_it_comes_back_each_time(unloaded: Server) -> None:
     pid = start(unloaded)
+    until_swept(unloaded, "postgres")
     for _ in range(3):
         unloaded.execute(f"SELECT pg_terminate_backend({pid})")
         (pid,) = wait_until(
