@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.options import Options
+from bench.options import ALL_BARS, IDLE_SECONDS, REPETITIONS, Options
 from bench.report import Report, Table
 
 INTRODUCTION = """\
@@ -17,6 +17,10 @@ with each bar; [CONTRIBUTING.md](../CONTRIBUTING.md) says how to run it.
 """
 
 SCALED = "**This is a partial or scaled run: its figures are no results.**\n"
+SHORTENED = """\
+**This run was shortened: {repetitions} repetitions where a whole one has {usual}, and idle for {idle:g} seconds
+where that is for {usual_idle:g}.**
+"""
 
 
 def verdicts(reports: Sequence[Report]) -> Table:
@@ -32,8 +36,12 @@ def verdicts(reports: Sequence[Report]) -> Table:
 def render(options: Options, environment: Table, reports: Sequence[Report]) -> str:
     """The whole page in Markdown."""
     parts = [INTRODUCTION]
-    if not options.whole:
+    if options.bars != ALL_BARS or options.scale < 1:
         parts.append(SCALED)
+    elif not options.whole:
+        parts.append(SHORTENED.format(
+            repetitions=options.repetitions, usual=REPETITIONS, idle=options.idle_seconds, usual_idle=IDLE_SECONDS,
+        ))  # fmt: skip
     parts += ["## Verdict\n", verdicts(reports).markdown() + "\n", "## Environment\n", environment.markdown() + "\n"]
     for report in reports:
         parts.append(f"## {report.bar}. {report.title}\n")

@@ -51,7 +51,10 @@ def test_the_page_shows_verdicts_first_and_says_when_it_is_no_result() -> None:
     assert "| 2 | ratio | at least 0.9 | 0.5 | missed |" in text
     assert text.index("## Verdict") < text.index("## Environment") < text.index("## 2. Old snapshot")
     assert "![rows over time](plots/old-snapshot.svg)" in text
-    assert "no results" not in page.render(Options(), Table(("what", "value"), []), [report])
+    environment = Table(("what", "value"), [])
+    assert "no results" not in page.render(Options(), environment, [report])
+    shortened = page.render(Options(repetitions=3, idle_seconds=60), environment, [report])
+    assert "3 repetitions where a whole one has 5" in shortened and "idle for 60 seconds" in shortened
 
 
 @pytest.mark.parametrize("arguments", [["--bars=1,2"], ["--scale=0.5"], ["--repetitions=3"], ["--idle-seconds=60"]])
