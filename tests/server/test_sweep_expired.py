@@ -10,7 +10,7 @@ from harness import Server
 from scenery import log
 from scenery.barriers import BUILTIN, BY_HAND, adopted, arm, arm_many, count, ids, until_empty, until_left
 
-# As in src/server/pass.rs: how many rows are read ahead at once.
+# As in src/decide/walk.rs: how many rows are read ahead at once.
 READ_AHEAD = 20_000
 
 

@@ -9,7 +9,7 @@ from harness import Server, wait_until
 from scenery import log
 from scenery.barriers import BY_HAND, COLUMNS, adopted, count, ids, status, until_left
 
-# As in src/decide/progress.rs: how many blocks one step of the scan reads.
+# As in src/decide/stuck.rs: how many blocks one step of the scan reads.
 STUCK_STEP = 1024
 
 STUCK = {"pg_reaper.stuck_timeout": "60s"}
