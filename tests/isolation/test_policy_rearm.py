@@ -31,9 +31,10 @@ class Gate:
         self.session.execute("SELECT pg_advisory_lock(hashtext(%s))", [name])
 
     def wait_for_arrival(self) -> None:
-        """Waits until somebody is held up here."""
+        """Waits until somebody is held up here, and not for the moment that a batch is patient for."""
         waiting = (
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            " AND waitstart < clock_timestamp() - interval '500 ms'"
             " AND objid = hashtext(%s)::bigint & 4294967295"
         )
         wait_until(lambda: self.server.value(waiting, [self.name]), bool, f"somebody at {self.name}")
