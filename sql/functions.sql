@@ -134,7 +134,10 @@ CREATE VIEW @extschema@.pg_reaper_policies AS
 SELECT p.id AS policy, p.name, p.relation, p.kind,
   COALESCE(p.expires_column, 'expires_at') AS expires_column,
   p.ttl, p.filter, p.time_zone, p.batch_size, p.rate_limit, p.sweep_interval, p.stuck_timeout,
-  p.enabled, s.reason AS suspended, p.builtin, p.created_at
+  p.enabled, s.reason AS suspended,
+  (SELECT pg_catalog.count(*) FROM @extschema@.pg_reaper_quarantine q
+   WHERE q.policy OPERATOR(pg_catalog.=) p.id) AS quarantined,
+  p.builtin, p.created_at
 FROM @extschema@.pg_reaper_policy p
 LEFT JOIN @extschema@.pg_reaper_suspended() s ON s.policy OPERATOR(pg_catalog.=) p.id
 ORDER BY p.id;

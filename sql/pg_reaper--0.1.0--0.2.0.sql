@@ -1,5 +1,6 @@
 -- From 0.1.0 to 0.2.0: the worker of a database can be started and stopped, the launcher is told of
--- new extensions, any table can be watched, and the brake can be seen and let go.
+-- new extensions, any table can be watched, rows that cannot be reaped go into
+-- quarantine, and the brake can be seen and let go.
 
 ALTER TABLE @extschema@.pg_reaper_policy
   DROP CONSTRAINT pg_reaper_policy_relation_key,
@@ -23,6 +24,25 @@ CREATE UNIQUE INDEX pg_reaper_policy_barrier ON @extschema@.pg_reaper_policy (re
   WHERE kind OPERATOR(pg_catalog.=) 'barrier';
 COMMENT ON TABLE @extschema@.pg_reaper_policy IS
   'What pg_reaper watches, one row for each policy; see pg_reaper_policies';
+
+CREATE TABLE @extschema@.pg_reaper_quarantine (
+  policy          bigint NOT NULL REFERENCES @extschema@.pg_reaper_policy ON DELETE CASCADE,
+  relation        regclass NOT NULL,
+  key             jsonb NOT NULL,
+  deadline        timestamptz NOT NULL,
+  error           text NOT NULL,
+  sqlstate        text NOT NULL,
+  tries           integer NOT NULL,
+  first_failed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  last_failed_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  next_try        timestamptz NOT NULL,
+  tid             tid NOT NULL,
+  PRIMARY KEY (policy, relation, tid)
+);
+COMMENT ON TABLE @extschema@.pg_reaper_quarantine IS
+  'Rows that could not be reaped, each with its error and its next try; passes go round them';
+REVOKE ALL ON @extschema@.pg_reaper_quarantine FROM PUBLIC;
+GRANT SELECT ON @extschema@.pg_reaper_quarantine TO pg_monitor;
 
 -- The function has a parameter more; whoever may run the old one may run the new one.
 CREATE FUNCTION @extschema@.pg_reaper_sweep(
@@ -175,7 +195,10 @@ CREATE VIEW @extschema@.pg_reaper_policies AS
 SELECT p.id AS policy, p.name, p.relation, p.kind,
   COALESCE(p.expires_column, 'expires_at') AS expires_column,
   p.ttl, p.filter, p.time_zone, p.batch_size, p.rate_limit, p.sweep_interval, p.stuck_timeout,
-  p.enabled, s.reason AS suspended, p.builtin, p.created_at
+  p.enabled, s.reason AS suspended,
+  (SELECT pg_catalog.count(*) FROM @extschema@.pg_reaper_quarantine q
+   WHERE q.policy OPERATOR(pg_catalog.=) p.id) AS quarantined,
+  p.builtin, p.created_at
 FROM @extschema@.pg_reaper_policy p
 LEFT JOIN @extschema@.pg_reaper_suspended() s ON s.policy OPERATOR(pg_catalog.=) p.id
 ORDER BY p.id;

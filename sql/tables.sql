@@ -69,12 +69,32 @@ COMMENT ON TABLE @extschema@.pg_reaper_lease IS
   'Who sweeps this database: one row; an empty leader means that the lease is free';
 INSERT INTO @extschema@.pg_reaper_lease DEFAULT VALUES;
 
+CREATE TABLE @extschema@.pg_reaper_quarantine (
+  policy          bigint NOT NULL REFERENCES @extschema@.pg_reaper_policy ON DELETE CASCADE,
+  relation        regclass NOT NULL,
+  key             jsonb NOT NULL,
+  deadline        timestamptz NOT NULL,
+  error           text NOT NULL,
+  sqlstate        text NOT NULL,
+  tries           integer NOT NULL,
+  first_failed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  last_failed_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  next_try        timestamptz NOT NULL,
+  tid             tid NOT NULL,
+  PRIMARY KEY (policy, relation, tid)
+);
+COMMENT ON TABLE @extschema@.pg_reaper_quarantine IS
+  'Rows that could not be reaped, each with its error and its next try; passes go round them';
+REVOKE ALL ON @extschema@.pg_reaper_quarantine FROM PUBLIC;
+GRANT SELECT ON @extschema@.pg_reaper_quarantine TO pg_monitor;
+
 -- Who may read what: a role is granted what it needs, and nothing goes to everybody.
 REVOKE ALL ON @extschema@.pg_barrier_state, @extschema@.pg_reaper_policy,
   @extschema@.pg_reaper_lease FROM PUBLIC;
 GRANT SELECT ON @extschema@.pg_reaper_policy, @extschema@.pg_reaper_lease TO pg_monitor;
 
--- A dump carries barriers and policies; never the lease, and never the built-in policy, which
+-- A dump carries barriers and policies; never the lease, nor the quarantine, whose rows lie
+-- elsewhere in the new database, and never the built-in policy, which
 -- the new database makes for itself.
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.pg_barrier_state', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.pg_reaper_policy', 'WHERE NOT builtin');

@@ -1,15 +1,18 @@
-//! How many rows a batch takes: the setting, less after a timeout, growing back.
+//! How many rows a batch takes: the setting; less after a timeout, growing back; and after a row has
+//! failed so many as find it soonest.
 
 /// The size of the next batch of one policy, in rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSize {
     current: usize,
+    /// One of so many rows that come next has failed, and made them fail together.
+    suspects: usize,
 }
 
 impl BatchSize {
     /// Starts at `setting` rows; never below one.
     pub fn new(setting: usize) -> Self {
-        Self { current: setting.max(1) }
+        Self { current: setting.max(1), suspects: 0 }
     }
 
     /// The size to use while the setting is `setting`: a lowered setting holds at once.
@@ -17,22 +20,30 @@ impl BatchSize {
         self.current.clamp(1, setting.max(1))
     }
 
-    /// Whether it is the setting, as far as it ever grows.
+    /// Whether it is the setting, as far as it ever grows, and no row is looked for.
     pub fn is_whole(&self, setting: usize) -> bool {
-        self.get(setting) == setting.max(1)
+        self.suspects == 0 && self.get(setting) == setting.max(1)
     }
 
-    /// A batch went through: twice as many the next time, up to the setting.
-    pub fn succeeded(&mut self, setting: usize) {
-        self.current = self.get(setting).saturating_mul(2).min(setting.max(1));
+    /// A batch of `tried` rows went through: twice as many the next time, up to the setting. Where a
+    /// row that failed is among those to come, half of these.
+    pub fn succeeded(&mut self, setting: usize, tried: usize) {
+        self.suspects = self.suspects.saturating_sub(tried);
+        self.current = match self.suspects {
+            0 => self.get(setting).saturating_mul(2).min(setting.max(1)),
+            suspects => suspects.div_ceil(2),
+        };
     }
 
-    /// A batch took too long: half as many. False when it was one row already, so that a
-    /// smaller batch cannot help.
-    pub fn timed_out(&mut self, setting: usize) -> bool {
-        let tried = self.get(setting);
+    /// A batch of `tried` rows took too long: half as many.
+    pub fn timed_out(&mut self, tried: usize) {
         self.current = (tried / 2).max(1);
-        tried > 1
+    }
+
+    /// A row of a batch of `tried` failed: half as many, until it is alone.
+    pub fn failed(&mut self, tried: usize) {
+        self.suspects = tried;
+        self.current = (tried / 2).max(1);
     }
 }
 
@@ -42,13 +53,13 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_timeout_halves_down_to_one_row_and_says_when_it_cannot_help() {
+    fn a_timeout_halves_down_to_one_row() {
         let mut size = BatchSize::new(5);
-        assert!(size.timed_out(5));
+        size.timed_out(5);
         assert_eq!(size.get(5), 2);
-        assert!(size.timed_out(5));
+        size.timed_out(2);
         assert_eq!(size.get(5), 1);
-        assert!(!size.timed_out(5));
+        size.timed_out(1);
         assert_eq!(size.get(5), 1);
     }
 
@@ -56,28 +67,71 @@ mod tests {
     fn success_grows_back_to_the_setting_and_no_further() {
         let mut size = BatchSize::new(1000);
         for _ in 0..20 {
-            size.timed_out(1000);
+            size.timed_out(size.get(1000));
         }
         for expected in [2, 4, 8] {
-            size.succeeded(1000);
+            size.succeeded(1000, size.get(1000));
             assert_eq!(size.get(1000), expected);
             assert!(!size.is_whole(1000));
         }
         for _ in 0..20 {
-            size.succeeded(1000);
+            size.succeeded(1000, size.get(1000));
         }
         assert_eq!(size.get(1000), 1000);
         assert!(size.is_whole(1000));
     }
 
+    /// How many batches it takes until the bad one of `rows` rows is alone.
+    fn search(rows: usize, bad: usize) -> usize {
+        let mut size = BatchSize::new(rows);
+        let (mut at, mut batches) = (0, 0);
+        loop {
+            let tried = size.get(rows).min(rows - at);
+            batches += 1;
+            if (at..at + tried).contains(&bad) {
+                if tried == 1 {
+                    return batches;
+                }
+                size.failed(tried);
+                assert!(!size.is_whole(rows), "{size:?}");
+            } else {
+                size.succeeded(rows, tried);
+                at += tried;
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_fails_is_alone_after_as_many_batches_as_halvings() {
+        for bad in 0..1000 {
+            let batches = search(1000, bad);
+            assert!(batches <= 12, "{batches} batches for row {bad}");
+        }
+        assert_eq!(search(1, 0), 1);
+    }
+
+    #[test]
+    fn a_batch_of_one_row_that_failed_is_not_whole_until_one_went_through() {
+        let mut size = BatchSize::new(1);
+        size.failed(1);
+        assert!(!size.is_whole(1));
+        size.succeeded(1, 1);
+        assert!(size.is_whole(1));
+    }
+
     proptest! {
         #[test]
         fn a_batch_is_never_empty_nor_above_the_setting(
-            events in proptest::collection::vec((any::<bool>(), 0usize..5000), 0..60)
+            events in proptest::collection::vec((0..3, 0usize..5000), 0..60)
         ) {
             let mut size = BatchSize::new(0);
-            for (timed_out, setting) in events {
-                if timed_out { size.timed_out(setting); } else { size.succeeded(setting); }
+            for (event, setting) in events {
+                let tried = size.get(setting);
+                match event {
+                    0 => size.timed_out(tried),
+                    1 => size.failed(tried),
+                    _ => size.succeeded(setting, tried),
+                }
                 prop_assert!((1..=setting.max(1)).contains(&size.get(setting)));
             }
         }

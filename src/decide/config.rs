@@ -33,6 +33,8 @@ pub struct Settings {
     /// `None`: a third of the lease.
     pub statement_timeout: Option<Duration>,
     pub log_limit: usize,
+    /// The most rows of one table in quarantine.
+    pub quarantine_limit: usize,
     /// `None`: however far the clock leaps.
     pub max_clock_jump: Option<Duration>,
     /// `None`: one lease.
@@ -164,6 +166,7 @@ mod tests {
             lock_timeout: Duration::from_secs(1),
             statement_timeout: None,
             log_limit: 100,
+            quarantine_limit: 10_000,
             max_clock_jump: None,
             startup_grace: None,
         }

@@ -80,6 +80,13 @@ impl Ahead {
         Ahead { rows, taken: 0, then }
     }
 
+    /// Leaves out those that are `held`; returns how many.
+    pub fn leave_out(&mut self, held: impl Fn(&Due) -> bool) -> usize {
+        let before = self.rows.len();
+        self.rows.retain(|row| !held(row));
+        before - self.rows.len()
+    }
+
     /// The next rows, `most` at the most.
     pub fn next(&self, most: usize) -> &[Due] {
         let rest = &self.rows[self.taken..];
@@ -108,6 +115,8 @@ pub struct Pass {
     pub logged: usize,
     /// Rows reaped without a line of their own.
     pub unlogged: u64,
+    /// Rows told of one by one that went into quarantine.
+    pub told: usize,
 }
 
 impl Pass {
@@ -123,6 +132,7 @@ impl Pass {
             left_over: None,
             logged: 0,
             unlogged: 0,
+            told: 0,
         }
     }
 
@@ -149,9 +159,14 @@ impl Pass {
         }
     }
 
-    /// Rows with this deadline may be left, and none before it but what was noted before.
+    /// The next of the rows that were read ahead is in quarantine now, and is not left.
+    pub fn isolated(&mut self) {
+        self.tried(1, 1);
+    }
+
+    /// Rows with this deadline may be left.
     pub fn left(&mut self, deadline: ServerTime) {
-        self.left_over.get_or_insert(deadline);
+        self.left_over = Some(self.left_over.map_or(deadline, |left| left.min(deadline)));
     }
 }
 
@@ -186,10 +201,10 @@ impl Progress {
         }
     }
 
-    /// A turn of the pass ended after it `took` so long, where a filter leaves rows out that are past
-    /// their deadline. Those are walked over batch by batch, so a walk from the left edge costs what
-    /// the whole pass does.
-    pub fn filtered_turn_done(&mut self, pass: &mut Pass, ended: Ticks, took: Duration) {
+    /// A turn of the pass ended that `took` so long over rows that stay: a filter leaves them out, or
+    /// they are in quarantine. They are walked over each time, so a walk from the left edge costs more
+    /// than its first read.
+    pub fn walked_over(&mut self, pass: &mut Pass, ended: Ticks, took: Duration) {
         pass.spent += took;
         if pass.from_edge {
             self.next_walk = self.next_walk.max(schedule::next_walk(ended, pass.spent));
@@ -297,10 +312,10 @@ mod tests {
         let mut progress = Progress::default();
         let mut pass = progress.resume(100, ms(0));
         progress.first_read_done(&mut pass, ms(1), ms(1));
-        progress.filtered_turn_done(&mut pass, ms(250), ms(250));
+        progress.walked_over(&mut pass, ms(250), ms(250));
         progress.suspend(pass);
         let mut pass = progress.resume(200, ms(250));
-        progress.filtered_turn_done(&mut pass, ms(500), ms(250));
+        progress.walked_over(&mut pass, ms(500), ms(250));
         progress.finish(&pass);
         assert_eq!(progress.resume(300, ms(50_499)).place, Place::From(100));
         assert_eq!(progress.resume(300, ms(50_500)).place, START);

@@ -9,13 +9,14 @@ use crate::decide::refusal::Refusal;
 use crate::decide::{ServerTime, micros};
 use crate::server::clock::server_now;
 use crate::server::encoding::reportable;
+use crate::server::extension::Extension;
 use crate::server::failure::Failure;
 use crate::server::pass::Limits;
 use crate::server::relation::hold_still;
 use crate::server::sandbox::{self, as_owner, with_lock_timeout};
-use crate::server::settings;
 use crate::server::sql::{self, Arg, Row, required};
 use crate::server::target::{Target, Watched};
+use crate::server::{quarantine, settings};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
@@ -66,11 +67,12 @@ fn preview(policy: Option<i64>, max_rows: Option<i32>) -> Result<Vec<Due>, Failu
     };
     let settings = settings::read();
     let targets = targets(policy.map(Asked::Policy))?;
+    let extension = Extension::expect()?;
     with_lock_timeout(settings.lock_limit(), || {
         let mut found = Vec::new();
         for target in targets {
             let room = max_rows - found.len();
-            match contained(|| one(&target, &settings, room)) {
+            match contained(|| one(&extension, &target, &settings, room)) {
                 Ok(due) => found.extend(due),
                 Err(failure) if policy.is_some() => return Err(failure),
                 Err(failure) => {
@@ -85,7 +87,12 @@ fn preview(policy: Option<i64>, max_rows: Option<i32>) -> Result<Vec<Due>, Failu
 }
 
 /// What is due in one table, by either rule.
-fn one(target: &Target, settings: &Settings, room: usize) -> Result<Vec<Due>, Failure> {
+fn one(
+    extension: &Extension,
+    target: &Target,
+    settings: &Settings,
+    room: usize,
+) -> Result<Vec<Due>, Failure> {
     let watched = target.watched.as_ref().map_err(Clone::clone)?;
     let now = server_now();
     let deadline = &watched.deadline;
@@ -96,8 +103,9 @@ fn one(target: &Target, settings: &Settings, room: usize) -> Result<Vec<Due>, Fa
     let why = why.replace("::pg_catalog.interval", "");
     hold_still(target, pg_sys::AccessShareLock)?;
     let bound = watched.bound(now)?;
+    let bounds = Bounds { now, room, waiting: quarantine::waiting(extension, target, now)? };
     let mut found =
-        read(target, watched, bound, now, room, &|due| Due { reason: why.clone(), ..due })?;
+        read(target, watched, bound, &bounds, &|due| Due { reason: why.clone(), ..due })?;
     let moves = watched.barrier.is_some_and(|shape| shape.last_progress_at);
     if let Some(timeout) = Limits::of(target, settings, 0).stuck_timeout.filter(|_| moves) {
         let stuck = Watched { deadline: Deadline::column("last_progress_at"), ..watched.clone() };
@@ -108,7 +116,7 @@ fn one(target: &Target, settings: &Settings, room: usize) -> Result<Vec<Due>, Fa
             ..due
         };
         let bound = now.saturating_sub(micros(timeout));
-        let more = read(target, &stuck, bound, now, room, &stuck_at)?;
+        let more = read(target, &stuck, bound, &bounds, &stuck_at)?;
         found.extend(more.into_iter().filter(|due| due.deadline < now));
         found.sort_by(|one, other| (&one.tid, one.deadline).cmp(&(&other.tid, other.deadline)));
         found.dedup_by(|later, first| later.tid == first.tid);
@@ -118,18 +126,27 @@ fn one(target: &Target, settings: &Settings, room: usize) -> Result<Vec<Due>, Fa
     Ok(found)
 }
 
+/// What is to be found in one table.
+struct Bounds {
+    now: ServerTime,
+    /// At most so many rows.
+    room: usize,
+    /// None of these.
+    waiting: Vec<pg_sys::ItemPointerData>,
+}
+
 fn read(
     target: &Target,
     watched: &Watched,
     bound: ServerTime,
-    now: ServerTime,
-    room: usize,
+    bounds: &Bounds,
     finish: &dyn Fn(Due) -> Due,
 ) -> Result<Vec<Due>, Failure> {
     let template = include_str!("../../sql/policy/preview.sql");
-    let statement = watched.statement(template, &target.name, now);
-    let room = i64::try_from(room).unwrap_or(i64::MAX);
-    let args = [Arg::Key(watched.deadline.column_type, bound), Arg::Int8(room)];
+    let statement = watched.statement(template, &target.name, bounds.now);
+    let room = i64::try_from(bounds.room).unwrap_or(i64::MAX);
+    let key = watched.deadline.column_type;
+    let args = [Arg::Key(key, bound), Arg::Int8(room), Arg::Tids(&bounds.waiting)];
     let restriction = sandbox::restriction_of(target.owner);
     let due = |row: &Row| {
         Ok(finish(Due {

@@ -65,6 +65,7 @@ fn sweep(asked: Option<Asked>, max_rows: Option<i64>) -> Result<i64, Failure> {
     let settings = settings::read();
     board::attach();
     brake::refuse(&settings)?;
+    let extension = Extension::expect()?;
     let mut targets = targets(asked)?;
     if asked.is_some()
         && let Some(target) = targets.first().filter(|_| targets.iter().all(|t| !t.enabled))
@@ -72,7 +73,7 @@ fn sweep(asked: Option<Asked>, max_rows: Option<i64>) -> Result<i64, Failure> {
         return Err(Refusal::NotEnabled { policy: target.policy }.into());
     }
     targets.retain(|target| target.enabled);
-    let mut host = Caller { settings: &settings, reaped: 0 };
+    let mut host = Caller { settings: &settings, extension: &extension, reaped: 0 };
     sandbox::with_lock_timeout(settings.lock_limit(), || {
         for target in &targets {
             match one(&mut host, target, &settings, max_rows) {
@@ -137,7 +138,8 @@ fn one(
     }
     let mut memory = Memory::new(settings.batch_size);
     let limits = |host: &Caller| Limits::of(target, settings, max_rows - host.reaped);
-    let room = limits(host);
+    // Somebody may have mended what kept rows in quarantine, and wants to see.
+    let room = Limits { tries_all: true, ..limits(host) };
     settle(pass::expired(host, target, watched, &mut memory, &room))?;
     while host.reaped < max_rows {
         let room = limits(host);
@@ -163,6 +165,7 @@ fn complain(target: &Target, failure: Failure) {
 /// The caller's transaction as the host of a pass: each batch a subtransaction.
 struct Caller<'a> {
     settings: &'a Settings,
+    extension: &'a Extension,
     /// Rows reaped so far, whatever failed since.
     reaped: u64,
 }
@@ -204,6 +207,15 @@ impl Host for Caller<'_> {
             work()
         });
         outcome.map_err(Stop::Failed)
+    }
+
+    /// A cancellation ends the call, so none comes as far as this.
+    fn made_way(&self, _failure: &Failure) -> bool {
+        false
+    }
+
+    fn extension(&self) -> &Extension {
+        self.extension
     }
 
     /// A cancellation ends the call, so there is none to be told of.

@@ -18,6 +18,8 @@ pub struct Extension {
     schema: String,
     /// `None`: somebody dropped the lease table.
     pub lease_table: Option<pg_sys::Oid>,
+    /// Whether it has a table for the quarantine: older versions have none.
+    pub has_quarantine: bool,
     /// Who owns it, and its tables.
     pub owner: pg_sys::Oid,
     /// The version of its SQL.
@@ -35,6 +37,7 @@ impl Extension {
                     lease_table: row.oid(3),
                     owner: required(row.oid(4), "its owner")?,
                     version: required(row.text(5), "its version")?,
+                    has_quarantine: row.bool(6) == Some(true),
                 })
             })?;
         Ok(found.into_iter().next())

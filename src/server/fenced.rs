@@ -2,6 +2,7 @@
 
 use super::clock::ticks;
 use super::exit::Functions;
+use super::extension::Extension;
 use super::failure::Failure;
 use super::leadership::{Fence, Leadership};
 use super::pass::{Host, Stop};
@@ -21,12 +22,15 @@ use std::time::Duration;
 
 /// The worker, sweeping one table.
 pub struct Fenced<'a> {
+    extension: &'a Extension,
     leadership: &'a mut Leadership,
     settings: &'a Settings,
     place: &'a Place,
     until: Ticks,
     /// How long the last read or batch took.
     took: Duration,
+    /// The last one that failed did so before its time was up.
+    early: bool,
     /// The last batch was durable when it had committed, and so is all before it.
     durable: bool,
     pacing: &'a mut Pacing,
@@ -44,6 +48,7 @@ pub struct Pacing {
 
 impl<'a> Fenced<'a> {
     pub fn new(
+        extension: &'a Extension,
         leadership: &'a mut Leadership,
         settings: &'a Settings,
         place: &'a Place,
@@ -51,8 +56,8 @@ impl<'a> Fenced<'a> {
         pacing: &'a mut Pacing,
         rate: &'a mut Rate,
     ) -> Self {
-        let took = Duration::ZERO;
-        Fenced { leadership, settings, place, until, took, durable: false, pacing, rate }
+        let (took, early, durable) = (Duration::ZERO, false, false);
+        Fenced { extension, leadership, settings, place, until, took, early, durable, pacing, rate }
     }
 
     pub fn pacing(&mut self) -> &mut Pacing {
@@ -63,12 +68,10 @@ impl<'a> Fenced<'a> {
         self.rate
     }
 
-    /// Whether `failure` of the last read or batch is a cancellation before its time: by somebody
-    /// who has waited for a lock of ours, or by hand.
-    pub fn made_way(&self, failure: &Failure) -> bool {
+    /// The last read or batch failed.
+    fn failed(&mut self) {
         // In whole milliseconds, as the timer counts.
-        let limit = self.settings.statement_limit().as_millis();
-        failure.is_cancel() && self.took.as_millis() < limit
+        self.early = self.took.as_millis() < self.settings.statement_limit().as_millis();
     }
 
     /// Runs one transaction under both timers. Should a function of the table's end the process
@@ -98,6 +101,7 @@ impl Host for Fenced<'_> {
         });
         self.took = ticks().saturating_sub(started);
         if outcome.is_err() {
+            self.failed();
             self.leadership.reassure(self.settings, &ticks);
         }
         outcome
@@ -147,6 +151,7 @@ impl Host for Fenced<'_> {
                 Err(Stop::NotLeading)
             }
             (_, Err(failure)) => {
+                self.failed();
                 self.leadership.reassure(self.settings, &ticks);
                 Err(Stop::Failed(failure))
             }
@@ -176,6 +181,14 @@ impl Host for Fenced<'_> {
         );
         let message = format!("{}: {}", target.name, failure.message);
         self.place.tell_error(&message, &failure.sqlstate());
+    }
+
+    fn made_way(&self, failure: &Failure) -> bool {
+        failure.is_cancel() && self.early
+    }
+
+    fn extension(&self) -> &Extension {
+        self.extension
     }
 
     fn restriction(&self, _owner: pg_sys::Oid) -> Restriction {

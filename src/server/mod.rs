@@ -70,6 +70,7 @@ pub mod pass;
 pub mod policies;
 mod prepared;
 mod process;
+pub mod quarantine;
 mod reaper;
 pub mod relation;
 pub mod roster;

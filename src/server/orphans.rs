@@ -6,18 +6,13 @@ use super::target::{Target, Watched};
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::Pass;
 use crate::decide::{ServerTime, micros};
-use pgrx::{PgLogLevel, PgSqlErrorCode};
-
-fn warn(message: &str, detail: Option<&str>) {
-    say::say(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message, detail, None);
-}
 
 /// Logs each of `orphans`, reaped at `reaped_at` by `rule`. In the worker: after the commit.
 pub fn log(target: &Target, rule: Rule, reaped_at: ServerTime, orphans: &[Orphan]) {
     for orphan in orphans {
         let deadline = iso(orphan.deadline);
         let detail = orphan.detail(target.policy, &target.name, rule, deadline, reaped_at);
-        warn(&orphan.message(rule, reaped_at), detail.ok().as_deref());
+        say::warn_detail(&orphan.message(rule, reaped_at), detail.ok().as_deref());
     }
 }
 
@@ -25,7 +20,7 @@ pub fn log(target: &Target, rule: Rule, reaped_at: ServerTime, orphans: &[Orphan
 pub fn log_rest(target: &Target, watched: &Watched, pass: &Pass) {
     if pass.unlogged > 0 && watched.barrier.is_some() {
         let all = pass.reaped();
-        warn(
+        say::warn_detail(
             &format!(
                 "reaped {} {}orphaned barrier{} of {}, {all} in this pass",
                 pass.unlogged,

@@ -3,8 +3,10 @@
 //! [`crate::decide::walk`] says which rows a batch takes, and [`super::reaper`] takes them.
 
 use super::clock::{server_now, ticks};
+use super::extension::Extension;
 use super::failure::Failure;
 use super::orphans;
+use super::quarantine;
 use super::reaper::Reaper;
 use super::sandbox::Restriction;
 use super::sql::{self, Arg};
@@ -13,9 +15,10 @@ use super::target::{Target, Watched};
 use crate::decide::config::Settings;
 use crate::decide::orphan::Rule;
 use crate::decide::progress::{Ahead, Pass, Progress, Then};
+use crate::decide::quarantine::Quarantine;
 use crate::decide::rota::Probes;
 use crate::decide::stuck::{STUCK_STEP, StuckScan};
-use crate::decide::walk::{self, Pace};
+use crate::decide::walk::{self, Bounds, Pace};
 use crate::decide::{Ticks, micros};
 use pgrx::pg_sys;
 use std::time::Duration;
@@ -51,6 +54,11 @@ pub trait Host {
         told: bool,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Stop>;
+    /// Whether `failure` of the last read or batch is a cancellation before its time: by somebody
+    /// who has waited for a lock of ours, or by hand.
+    fn made_way(&self, failure: &Failure) -> bool;
+    /// Whose tables what happens is written down in.
+    fn extension(&self) -> &Extension;
     /// Told of every batch that took too long, and was rolled back.
     fn timed_out(&mut self, target: &Target, rows: usize, failure: &Failure);
     /// How tightly the owner of a table is held.
@@ -71,6 +79,12 @@ pub struct Limits {
     /// The most rows to reap, all in all.
     pub max_rows: u64,
     pub stuck_timeout: Option<Duration>,
+    /// The most rows of the table in quarantine.
+    pub quarantine: usize,
+    /// How long a row is left alone that goes there.
+    pub first_wait: Duration,
+    /// Whether all rows in quarantine are tried again, and not just those whose time has come.
+    pub tries_all: bool,
 }
 
 impl Limits {
@@ -81,7 +95,15 @@ impl Limits {
             None => settings.stuck_timeout,
         };
         let batch_size = target.batch_size.unwrap_or(settings.batch_size);
-        Limits { batch_size, log_limit: settings.log_limit, max_rows, stuck_timeout }
+        Limits {
+            batch_size,
+            log_limit: settings.log_limit,
+            max_rows,
+            stuck_timeout,
+            quarantine: settings.quarantine_limit,
+            first_wait: settings.interval,
+            tries_all: false,
+        }
     }
 }
 
@@ -98,6 +120,10 @@ pub struct Memory {
     pub probes: Probes,
     /// Those of the last visit, with their plans.
     pub statements: Option<Statements>,
+    /// Rows that are past their deadline and cannot be reaped; `None`: not read yet.
+    quarantine: Option<Quarantine>,
+    /// Rows without progress that cannot.
+    stuck_quarantine: Quarantine,
 }
 
 impl Memory {
@@ -110,12 +136,17 @@ impl Memory {
             indexed: None,
             probes: Probes::default(),
             statements: None,
+            quarantine: None,
+            stuck_quarantine: Quarantine::default(),
         }
     }
 
-    /// The scan for rows without progress begins anew, at once: its timeout may be another.
-    pub fn scan_again(&mut self) {
+    /// The scan for rows without progress begins anew, at once: its timeout may be another. So does
+    /// what is known of the quarantine, where somebody may have lent a hand.
+    pub fn try_again(&mut self) {
         self.stuck = StuckScan::default();
+        self.quarantine = None;
+        self.stuck_quarantine = Quarantine::default();
     }
 
     /// When the next step of the scan for rows without progress is due.
@@ -136,6 +167,7 @@ pub fn expired<H: Host>(
         // A place in the order of one column is none in that of another.
         memory.progress = Progress::default();
         memory.indexed = None;
+        memory.quarantine = None;
         memory.watched = Some(watched.clone());
     }
     let began = ticks();
@@ -144,24 +176,36 @@ pub fn expired<H: Host>(
         true => now,
         false => host.read(target, || watched.bound(now))?,
     };
+    let mut quarantine = match memory.quarantine.take() {
+        Some(known) => known,
+        None => quarantine::load(host, target, watched)?,
+    };
     let kept = memory.statements.take().filter(|kept| kept.are_for(target, watched));
     let statements = kept.unwrap_or_else(|| Statements::new(target, watched));
     let mut reaper = Reaper::new(host, target, watched, Rule::Expired, limits, statements);
     memory.indexed = Some(reaper.look_for_index(memory.indexed)?);
     let mut pass = memory.progress.resume(bound, ticks());
-    let (pace, setting, max_rows) = (&mut memory.pace, limits.batch_size, limits.max_rows);
-    let end = walk::walk(&mut reaper, &mut pass, pace, setting, max_rows);
+    let end = turn(&mut reaper, &mut pass, &mut memory.pace, &mut quarantine, limits);
     memory.indexed = reaper.indexed;
     // A walk that failed has its cost too, and is not repeated at once either.
     if let Some((ended, took)) = reaper.first_read {
         memory.progress.first_read_done(&mut pass, ended, took);
     }
     memory.statements = Some(reaper.statements);
-    if watched.filter.is_some() {
-        let now = ticks();
-        memory.progress.filtered_turn_done(&mut pass, now, now.saturating_sub(began));
+    let now = ticks();
+    let over = match watched.filter {
+        Some(_) => now.saturating_sub(began),
+        None => reaper.read_over,
+    };
+    if !over.is_zero() {
+        memory.progress.walked_over(&mut pass, now, over);
     }
     host.settle();
+    let rule = Rule::Expired;
+    let recorded =
+        quarantine::record(host, target, watched, rule, limits, &mut pass, &mut quarantine);
+    memory.quarantine = Some(quarantine);
+    let end = end.and_then(|end| recorded.map(|()| end));
     match end {
         Ok(End::CutShort) => {
             memory.progress.suspend(pass);
@@ -174,6 +218,35 @@ pub fn expired<H: Host>(
     }
     orphans::log_rest(target, watched, &pass);
     end
+}
+
+/// Tries rows in quarantine again whose time has come, and then all others.
+fn turn<H: Host>(
+    reaper: &mut Reaper<H>,
+    pass: &mut Pass,
+    pace: &mut Pace,
+    quarantine: &mut Quarantine,
+    limits: &Limits,
+) -> Result<End, Stop> {
+    let (now, began) = (server_now(), ticks());
+    let bounds = Bounds {
+        batch_size: limits.batch_size,
+        max_rows: limits.max_rows,
+        quarantine: if reaper.host.extension().has_quarantine { limits.quarantine } else { 0 },
+        now,
+        first_wait: limits.first_wait,
+    };
+    let due = match limits.tries_all {
+        true => quarantine.all(),
+        false => quarantine.due(now, began),
+    };
+    if !due.is_empty() {
+        let outcome = walk::retry(reaper, pass, quarantine, &due, &bounds);
+        let ended = ticks();
+        quarantine.round_done(ended, ended.saturating_sub(began));
+        outcome?;
+    }
+    walk::walk(reaper, pass, pace, quarantine, &bounds)
 }
 
 /// Takes one step of the scan for rows without progress; `None` where the rule is off or the
@@ -197,13 +270,16 @@ pub fn stuck<H: Host>(
     let (rule, statements) = (Rule::Stuck(timeout), Statements::new(target, &watched));
     let mut reaper = Reaper::new(host, target, &watched, rule, limits, statements);
     let mut rows = reaper.stuck(first, first.saturating_add(STUCK_STEP), &pass)?;
-    rows.truncate(usize::try_from(limits.max_rows).unwrap_or(usize::MAX));
+    let quarantine = &mut memory.stuck_quarantine;
+    rows.retain(|row| !quarantine.holds(row));
     pass.ahead = Some(Ahead::new(rows, Then::End));
-    let (pace, setting) = (&mut memory.pace, limits.batch_size);
-    let outcome = walk::walk(&mut reaper, &mut pass, pace, setting, u64::MAX);
+    let outcome = turn(&mut reaper, &mut pass, &mut memory.pace, quarantine, limits);
     host.settle();
+    let recorded = quarantine::record(host, target, &watched, rule, limits, &mut pass, quarantine);
     orphans::log_rest(target, &watched, &pass);
-    if outcome? == End::CutShort {
+    let outcome = outcome?;
+    recorded?;
+    if outcome == End::CutShort {
         // The same step again, at once: what it had reaped is gone by then.
         return Ok(Some(End::CutShort));
     }

@@ -11,8 +11,10 @@ use super::sql::{self, Arg, Row, required};
 use super::statements::{Reap, Statements};
 use super::target::{Target, Watched};
 use crate::decide::deadline::ColumnType;
+use crate::decide::fault::{Fault, fault};
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::{Due, Pass, Tid};
+use crate::decide::quarantine::Why;
 use crate::decide::walk::{Cut, Ranged, Rows, Snag};
 use crate::decide::{ServerTime, Ticks};
 use pgrx::pg_sys;
@@ -35,6 +37,10 @@ pub struct Reaper<'a, H> {
     pub indexed: Option<bool>,
     /// When the first read ended, and how long it took without the wait for its lock.
     pub first_read: Option<(Ticks, Duration)>,
+    /// How long the last read took.
+    last_read: Duration,
+    /// How long those took that found rows in quarantine.
+    pub read_over: Duration,
 }
 
 impl<'a, H: Host> Reaper<'a, H> {
@@ -48,8 +54,18 @@ impl<'a, H: Host> Reaper<'a, H> {
     ) -> Self {
         // Only barriers are told of one by one.
         let log_limit = if watched.barrier.is_some() { limits.log_limit } else { 0 };
-        let (indexed, first_read) = (None, None);
-        Reaper { host, target, watched, rule, log_limit, statements, indexed, first_read }
+        Reaper {
+            host,
+            target,
+            watched,
+            rule,
+            log_limit,
+            statements,
+            indexed: None,
+            first_read: None,
+            last_read: Duration::ZERO,
+            read_over: Duration::ZERO,
+        }
     }
 
     /// Whether an index leads with the deadline, as it was `known` to be, or as it is found to be.
@@ -87,6 +103,7 @@ impl<'a, H: Host> Reaper<'a, H> {
         let now = ticks();
         let took = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         self.first_read.get_or_insert((now, took));
+        self.last_read = took;
         self.indexed = found.or(self.indexed);
         outcome
     }
@@ -124,17 +141,22 @@ impl<'a, H: Host> Reaper<'a, H> {
         work: impl FnOnce(&Statements, &Doing) -> Result<(Reaped, T), Failure>,
     ) -> Result<(u64, T), Snag<Stop>> {
         let room = self.log_limit.saturating_sub(pass.logged);
-        let doing = Doing { rule: self.rule, tells: room > 0, waits: Cell::new(false) };
+        let (waits, reaps) = (Cell::new(false), Cell::new(false));
+        let doing = Doing { rule: self.rule, tells: room > 0, waits, reaps };
         let owner = self.target.owner;
         let restriction = self.host.restriction(owner);
         let statements = &self.statements;
         let outcome = self.host.batch(self.target, doing.tells, || {
             as_owner(owner, restriction, || with_snapshot_of_now(|| work(statements, &doing)))
         });
-        let ((reaped, mut told), rest) = outcome.map_err(|stop| match stop {
-            Stop::Failed(failure) if doing.waits.get() && failure.is_lock() => Snag::MetALock,
-            Stop::Failed(failure) if failure.is_cancel() => Snag::Cancelled(Stop::Failed(failure)),
-            stop => Snag::Stop(stop),
+        let ((reaped, mut told), rest) = outcome.map_err(|stop| {
+            let Stop::Failed(failure) = &stop else { return Snag::Stop(stop) };
+            match fault(&failure.sqlstate()) {
+                Fault::Lock if doing.waits.get() => Snag::MetALock,
+                Fault::Time => Snag::Cancelled(stop),
+                Fault::Row if doing.reaps.get() => Snag::Row(stop),
+                Fault::Lock | Fault::Row | Fault::Table => Snag::Stop(stop),
+            }
         })?;
         self.host.reaped(reaped);
         told.truncate(room);
@@ -155,20 +177,25 @@ struct Doing {
     tells: bool,
     /// Whether it may be waiting for a lock that it can do without.
     waits: Cell<bool>,
+    /// Whether it is deleting rows, and not about something else.
+    reaps: Cell<bool>,
 }
 
 impl Doing {
     /// Deletes, and passes over what the statement passes over.
     fn reap(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
         let rule = self.rule;
-        statement.of(self.tells).write(args, |row| {
+        self.reaps.set(true);
+        let reaped = statement.of(self.tells).write(args, |row| {
             Ok(Orphan {
                 execution_id: row.text(1),
                 organization_id: row.text(2),
                 remaining: row.int8(3),
                 deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
             })
-        })
+        })?;
+        self.reaps.set(false);
+        Ok(reaped)
     }
 
     /// Deletes, and waits a moment for locks. Nobody can be passed over without a wait by a plain
@@ -224,21 +251,22 @@ impl<H: Host> Rows for Reaper<'_, H> {
     fn range(
         &mut self,
         from: ServerTime,
+        until: ServerTime,
         most: usize,
         pass: &mut Pass,
     ) -> Result<Ranged, Snag<Stop>> {
-        let (cutoff, of) = (pass.cutoff, self.of());
+        let of = self.of();
         let done = self.batch(pass, |all, doing| {
             let first = |cut: &Prepared, to, after: usize| {
                 let args = [Arg::Key(of, from), Arg::Key(of, to), Arg::Int8(after as i64)];
                 cut.read(&args, |row| key(row, of)).map(|found| found.into_iter().next())
             };
             // Both statements go by one snapshot, so there are no more rows before the cut.
-            let cut = Cut::of(from, first(&all.cut, cutoff, most)?);
+            let cut = Cut::of(from, first(&all.cut, until, most)?);
             let to = match cut {
                 Cut::Tie => return Ok(((0, vec![]), Ranged { cut, left: None })),
                 Cut::Before(deadline) => deadline,
-                Cut::End => cutoff,
+                Cut::End => until,
             };
             let args = [Arg::Key(of, from), Arg::Key(of, to)];
             let reaped = doing.reap_patiently(&all.range, &args)?;
@@ -272,6 +300,36 @@ impl<H: Host> Rows for Reaper<'_, H> {
         }
     }
 
+    fn read_over(&mut self) {
+        self.read_over += self.last_read;
+    }
+
+    fn why(&self, stop: &Stop) -> Option<Why> {
+        match stop {
+            // Cancelled before its time: by somebody who waits, or by hand.
+            Stop::Failed(failure) if self.host.made_way(failure) => None,
+            Stop::Failed(failure) => {
+                let detail = failure.detail.iter().map(|detail| format!(": {detail}"));
+                let message = std::iter::once(failure.message.clone()).chain(detail).collect();
+                Some(Why { message, sqlstate: failure.sqlstate() })
+            }
+            Stop::NotLeading => None,
+        }
+    }
+
+    fn full(&self, held: usize, stop: Stop) -> Stop {
+        match stop {
+            Stop::Failed(failure) => {
+                let what = format!("{held} rows of it are in quarantine, and one more failed");
+                let hint = "Mend what the errors in pg_reaper_quarantine name, and \
+                            pg_reaper_sweep() tries all its rows again; or raise \
+                            pg_reaper.quarantine_limit.";
+                Stop::Failed(failure.of(&what, hint))
+            }
+            Stop::NotLeading => stop,
+        }
+    }
+
     fn should_yield(&mut self) -> bool {
         self.host.should_yield()
     }
@@ -282,13 +340,17 @@ fn key(row: &Row, of: ColumnType) -> Result<ServerTime, Failure> {
 }
 
 fn due(row: &Row, of: ColumnType) -> Result<Due, Failure> {
-    let pointer = required(row.tid(2), "ctid")?;
+    Ok(Due { deadline: key(row, of)?, tid: tid(required(row.tid(2), "ctid")?) })
+}
+
+/// A tid from how PostgreSQL keeps it.
+pub fn tid(pointer: pg_sys::ItemPointerData) -> Tid {
     let block = (u32::from(pointer.ip_blkid.bi_hi) << 16) | u32::from(pointer.ip_blkid.bi_lo);
-    Ok(Due { deadline: key(row, of)?, tid: Tid { block, offset: pointer.ip_posid } })
+    Tid { block, offset: pointer.ip_posid }
 }
 
 /// A tid as PostgreSQL keeps it.
-fn item_pointer(tid: Tid) -> pg_sys::ItemPointerData {
+pub fn item_pointer(tid: Tid) -> pg_sys::ItemPointerData {
     pg_sys::ItemPointerData {
         ip_blkid: pg_sys::BlockIdData {
             bi_hi: (tid.block >> 16) as u16,

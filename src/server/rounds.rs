@@ -6,8 +6,9 @@ use super::coming;
 use super::failure::Failure;
 use super::fenced::{Fenced, Pacing};
 use super::leadership::Leadership;
-use super::pass::{self, End, Limits, Memory, Stop};
+use super::pass::{self, End, Host, Limits, Memory, Stop};
 use super::policies;
+use super::quarantine;
 use super::relation;
 use super::target::Target;
 use super::transaction::in_transaction;
@@ -46,6 +47,14 @@ struct Trouble {
     next_try: Ticks,
 }
 
+/// The cycle that a sweep is part of.
+struct Cycle<'a> {
+    extension: &'a Extension,
+    settings: &'a Settings,
+    place: &'a Place,
+    began: Ticks,
+}
+
 /// What one sweep did.
 #[derive(Default)]
 pub struct Swept {
@@ -66,7 +75,7 @@ impl Rounds {
         for trouble in self.troubles.values_mut() {
             trouble.next_try = Ticks::ZERO;
         }
-        self.memories.values_mut().for_each(Memory::scan_again);
+        self.memories.values_mut().for_each(Memory::try_again);
     }
 
     /// The clock has leapt: what was remembered of deadlines may have been read from it.
@@ -100,7 +109,11 @@ impl Rounds {
             ));
         }
         let known: Vec<_> = policies.targets.iter().map(|t| (t.policy, t.relation)).collect();
+        let before = self.memories.len();
         self.memories.retain(|key, _| known.contains(key));
+        if before != self.memories.len() || self.turns.is_empty() {
+            in_transaction(|| quarantine::clean(extension))?;
+        }
         self.turns.retain(|key, _| known.contains(key));
         self.rates.retain(|policy, _| known.iter().any(|(known, _)| known == policy));
         self.troubles.retain(|key, _| known.contains(key));
@@ -129,6 +142,7 @@ impl Rounds {
             let place = order.iter().position(|policy| *policy == target.policy);
             (place, turn.map(|turn| turn.next))
         });
+        let cycle = Cycle { extension, settings, place, began };
         for target in targets {
             // Reads do not stamp, so a row of slow ones could use up the trust of a renewal.
             if leadership.ageing(ticks(), settings.lease_duration) {
@@ -138,7 +152,7 @@ impl Rounds {
                 swept.clean = false;
                 break;
             }
-            self.one(target, leadership, settings, place, began, &mut swept);
+            self.one(&cycle, target, leadership, &mut swept);
         }
         swept.failures_in_a_row =
             self.troubles.values().map(|trouble| trouble.failures).max().unwrap_or(0);
@@ -147,13 +161,12 @@ impl Rounds {
 
     fn one(
         &mut self,
+        cycle: &Cycle,
         target: &Target,
         leadership: &mut Leadership,
-        settings: &Settings,
-        place: &Place,
-        began: Ticks,
         swept: &mut Swept,
     ) {
+        let Cycle { extension, settings, place, began } = *cycle;
         let key = (target.policy, target.relation);
         let turn = self.turns.entry(key).or_default();
         if turn.of.as_ref() != Some(target) {
@@ -164,7 +177,7 @@ impl Rounds {
                 trouble.next_try = Ticks::ZERO;
             }
             if let Some(memory) = self.memories.get_mut(&key) {
-                memory.scan_again();
+                memory.try_again();
             }
             *turn = Turn { of: Some(target.clone()), next: Ticks::ZERO, ..*turn };
         }
@@ -185,7 +198,8 @@ impl Rounds {
         }
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
         let until = ticks() + rota::slice(backlogs);
-        let mut host = Fenced::new(leadership, settings, place, until, &mut turn.pacing, rate);
+        let mut host =
+            Fenced::new(extension, leadership, settings, place, until, &mut turn.pacing, rate);
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
         let outcome = passes(&mut host, target, memory, settings, began);
         title::activity(None);

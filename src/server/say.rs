@@ -16,6 +16,11 @@ pub fn warn(message: impl AsRef<str>) {
     say(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message.as_ref(), None, None);
 }
 
+/// A line at WARNING with details.
+pub fn warn_detail(message: &str, detail: Option<&str>) {
+    say(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message, detail, None);
+}
+
 /// A line at NOTICE, for whoever has called a function.
 pub fn notice(message: &str) {
     let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;

@@ -29,6 +29,7 @@ static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static STATEMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static LOG_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(100);
+static QUARANTINE_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static MAX_CLOCK_JUMP: GucSetting<i32> = GucSetting::<i32>::new(HOUR_MS);
 static STARTUP_GRACE: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
@@ -163,6 +164,15 @@ pub fn define() {
             long: c"Past it, one line says how many more there were.",
         },
         Int {
+            name: c"pg_reaper.quarantine_limit",
+            setting: &QUARANTINE_LIMIT,
+            range: (0, 1_000_000),
+            context: GucContext::Suset,
+            unit: GucFlags::default(),
+            short: c"Most rows of one table in quarantine.",
+            long: c"Past it, a row that cannot be reaped stops the sweep of its table; 0 means that the first one does.",
+        },
+        Int {
             name: c"pg_reaper.max_clock_jump",
             setting: &MAX_CLOCK_JUMP,
             range: (0, 7 * DAY_MS),
@@ -214,6 +224,7 @@ pub fn read() -> Settings {
         lock_timeout: millis(LOCK_TIMEOUT.get()),
         statement_timeout: optional(millis(STATEMENT_TIMEOUT.get())),
         log_limit: LOG_LIMIT.get().unsigned_abs() as usize,
+        quarantine_limit: QUARANTINE_LIMIT.get().unsigned_abs() as usize,
         max_clock_jump: optional(millis(MAX_CLOCK_JUMP.get())),
         startup_grace: u64::try_from(STARTUP_GRACE.get()).ok().map(Duration::from_millis),
     }

@@ -23,7 +23,10 @@ HOLDERS = (
 @pytest.fixture
 def server(make_server: Callable[..., Server]) -> Server:
     """Its worker has three rivals; they race once ``pg_reaper.enabled`` is turned on."""
-    server = make_server({**PATIENT, **ROOM, "pg_reaper.leadership": "advisory", "pg_reaper.enabled": "off"})
+    server = make_server(
+        {**PATIENT, **ROOM, "pg_reaper.leadership": "advisory", "pg_reaper.quarantine_limit": "0",
+         "pg_reaper.enabled": "off"}
+    )  # fmt: skip
     start_twins(server, 3)
     # Notes with each row who deleted it, and who held the leadership lock then.
     server.execute(
@@ -96,6 +99,7 @@ def test_after_a_failed_batch_only_who_holds_the_lock_says_it_leads(make_server:
     # The interval is long: what the worker says after its cycle is what an operator sees for a while.
     server = make_server(
         {"pg_reaper.leadership": "advisory", "pg_reaper.interval": "30s", "pg_reaper.lease_duration": "60s",
+         "pg_reaper.quarantine_limit": "0",
          "pg_reaper.enabled": "off"}
     )  # fmt: skip
     cursed_barrier(server)

@@ -9,6 +9,8 @@ import pytest
 
 from harness import Server, installation, wait_until
 from scenery.barriers import BY_HAND, COLUMNS, arm
+from scenery.policies import sweep, watched, write
+from scenery.quarantine import keys, refuse
 
 BARRIERS = "SELECT execution_id, organization_id, remaining, results, created_at, expires_at, last_progress_at FROM {}"
 
@@ -123,3 +125,18 @@ def test_a_restored_database_gets_its_worker(lived_in: Server) -> None:
         lambda: lived_in.query("SELECT execution_id FROM app.jobs", dbname="copy"), lambda left: left == [], "jobs, too"
     )
     assert lived_in.value("SELECT count(*) FROM pg_barrier_state") == 3
+
+
+def test_the_quarantine_stays_behind_whose_rows_lie_elsewhere_in_a_copy(make_server: Callable[..., Server]) -> None:
+    server = make_server(BY_HAND)
+    policy = watched(server, "jobs", "id text PRIMARY KEY, due timestamptz, state text")
+    refuse(server, "jobs")
+    write(server, "jobs", "bad")
+    sweep(server, policy)
+    assert keys(server) == ["bad"]
+    carry(server)
+    with server.connect("copy") as session:
+        assert session.execute("SELECT count(*) FROM pg_reaper_quarantine").fetchone() == (0,)
+        # It is found anew.
+        session.execute("SELECT pg_reaper_sweep()")
+        assert session.execute("SELECT key FROM pg_reaper_quarantine").fetchone() == ({"id": "bad"},)

@@ -15,7 +15,8 @@ TABLE = "public.jobs"
 
 @pytest.fixture
 def jobs(server: Server) -> Server:
-    """A server whose worker leads, with a table adopted before another."""
+    """A server whose worker leads, with a table adopted before another, and without a quarantine."""
+    server.set(**{"pg_reaper.quarantine_limit": 0})
     adopted(server, TABLE)
     adopted(server, "public.others")
     until_leading(server)

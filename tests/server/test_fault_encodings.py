@@ -73,6 +73,7 @@ def test_two_ids_of_bytes_that_are_no_text_look_different_in_the_log(server: Ser
 
 @each_tongue
 def test_what_a_trigger_raises_is_told_in_its_own_words(server: Server, tongue: Tongue) -> None:
+    server.set(**{"pg_reaper.quarantine_limit": 0})
     session = settle(server, tongue)
     session.execute(
         b"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
@@ -90,6 +91,26 @@ def test_what_a_trigger_raises_is_told_in_its_own_words(server: Server, tongue: 
     until_left(session, tongue, set())
     assert kept not in left(session, tongue)
     assert wait_for(server, "leader", database="tongue").pid == pid
+
+
+@each_tongue
+def test_the_quarantine_has_keys_and_errors_as_they_are(server: Server, tongue: Tongue) -> None:
+    session = settle(server, tongue)
+    session.execute(
+        b"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
+        b" 'message %b' USING DETAIL = 'detail %b'; END $$" % ((tongue.word,) * 2)
+    )
+    session.execute(b"CREATE TRIGGER refuse BEFORE DELETE ON %b FOR EACH ROW EXECUTE FUNCTION refuse()" % tongue.table)
+    adopt(session, tongue)
+    kept = arm(session, tongue, b"kept")
+    query = "SELECT convert_to(key ->> 'execution_id', %s), convert_to(error, %s) FROM pg_reaper_quarantine"
+    (found,) = wait_until(
+        lambda: session.execute(query, [tongue.encoding] * 2).fetchall(), bool, "the row to be in quarantine"
+    )
+    assert found == (kept, b"message %b: detail %b" % (tongue.word, tongue.word))
+    (line,) = wait_until(lambda: lines(server, "goes into quarantine"), bool, "its line")
+    assert tongue.logged in line
+    assert wait_for(server, "leader", database="tongue").errors == 0
 
 
 @each_tongue
@@ -126,6 +147,7 @@ def test_the_functions_by_hand_speak_to_a_client_of_another_encoding(
 
 @each_tongue
 def test_the_status_can_be_read_from_every_database(server: Server, tongue: Tongue) -> None:
+    server.set(**{"pg_reaper.quarantine_limit": 0})
     session = settle(server, tongue)
     adopt(session, tongue)
     wait_for(server, "leader", database="tongue")

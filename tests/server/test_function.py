@@ -8,14 +8,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from harness import Server
+from harness import Server, wait_until
 from scenery.barriers import BUILTIN, BY_HAND, adopted, arm, arm_many, count, ids
 
 
 @pytest.fixture
 def by_hand(make_server: Callable[..., Server]) -> Server:
-    """A server whose worker leaves everything to the function."""
-    return make_server({**BY_HAND, "pg_reaper.log_limit": "0"})
+    """A server whose worker leaves everything to the function, and where a row that fails fails its table."""
+    return make_server({**BY_HAND, "pg_reaper.log_limit": "0", "pg_reaper.quarantine_limit": "0"})
 
 
 def refuse(server: Server, table: str, name: str) -> None:
@@ -148,7 +148,8 @@ def test_nobody_may_call_who_was_not_let(by_hand: Server, call: str) -> None:
 def test_a_monitor_may_see_the_status_and_nothing_else(by_hand: Server) -> None:
     by_hand.execute("CREATE ROLE watcher LOGIN IN ROLE pg_monitor")
     with by_hand.connect(user="watcher") as watcher:
-        assert watcher.execute("SELECT count(*) FROM pg_reaper_status()").fetchone() == (1,)
+        seen = lambda: watcher.execute("SELECT count(*) FROM pg_reaper_status()").fetchone()  # noqa: E731
+        wait_until(seen, (1,).__eq__, "the worker to be seen")
         assert watcher.execute("SELECT count(*) FROM pg_reaper_lease").fetchone() == (1,)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             watcher.execute("SELECT pg_reaper_sweep()")

@@ -131,6 +131,7 @@ def test_a_very_long_id_is_reaped_and_logged_whole(server: Server) -> None:
 
 
 def test_what_was_rolled_back_is_not_logged_as_reaped(server: Server) -> None:
+    server.set(**{"pg_reaper.quarantine_limit": 0})
     server.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not yet'; END $$",
         "CREATE CONSTRAINT TRIGGER refuse AFTER DELETE ON pg_barrier_state"
@@ -164,7 +165,9 @@ def test_what_a_trigger_kept_is_not_logged_as_reaped(make_server: Callable[..., 
 
 
 def test_rows_reaped_before_a_batch_fails_are_in_the_sums_all_the_same(make_server: Callable[..., Server]) -> None:
-    server = make_server({"pg_reaper.log_limit": "2", "pg_reaper.batch_size": "1", **BY_HAND})
+    server = make_server(
+        {"pg_reaper.log_limit": "2", "pg_reaper.batch_size": "1", "pg_reaper.quarantine_limit": "0", **BY_HAND}
+    )
     server.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$",
         "CREATE TRIGGER refuse BEFORE DELETE ON pg_barrier_state"

@@ -47,7 +47,7 @@ def test_the_worker_takes_along_what_a_deferred_key_cascades_to(hers: Server) ->
 
 
 def test_the_worker_reports_a_deferred_key_that_forbids_and_heals_once_the_children_go(hers: Server) -> None:
-    hers.set(**{"pg_reaper.batch_size": 1})
+    hers.set(**{"pg_reaper.batch_size": 1, "pg_reaper.quarantine_limit": 0})
     child(hers, "NO ACTION")
     orphan_with_tasks(hers)
     mallory.by_worker(hers)

@@ -22,6 +22,7 @@ REFUSED = {
     "statement_timeout": ["-1", "3600001ms", "never", ""],
     "duty_cycle": ["0", "101", "half", ""],
     "log_limit": ["-1", "1000001", "all", ""],
+    "quarantine_limit": ["-1", "1000001", "all", ""],
     "max_clock_jump": ["-1", "604800001ms", "8d", "far", ""],
     "startup_grace": ["-2", "-1s", "25h", "long", ""],
 }
@@ -29,6 +30,7 @@ REFUSED = {
 # What makes sense for one database alone, and what is the whole server's.
 OF_A_DATABASE = [
     "lease_table", "stuck_timeout", "batch_size", "duty_cycle", "lock_timeout", "statement_timeout", "log_limit",
+    "quarantine_limit",
 ]  # fmt: skip
 OF_THE_SERVER = ["enabled", "databases", "leadership", "interval", "lease_duration", "max_clock_jump", "startup_grace"]
 

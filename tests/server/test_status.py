@@ -13,7 +13,8 @@ from harness.reaper import adoptable, lease, overdue, status, statuses, wait_for
 
 
 def cursed(server: Server, sqlstate: str = "P0001") -> Callable[[], None]:
-    """Adopts a table whose only overdue row cannot be deleted; what is returned lifts that."""
+    """Adopts a table whose only overdue row fails its sweep; what is returned lifts that."""
+    server.set(**{"pg_reaper.quarantine_limit": 0})
     adoptable(server, "cursed")
     server.execute(
         "CREATE FUNCTION curse() RETURNS trigger LANGUAGE plpgsql AS"

@@ -44,13 +44,28 @@ SELECT count(*) FROM pg_barrier_state;
 -- A table that cannot be swept is told of, and the others are swept.
 TRUNCATE jobs, pg_barrier_state;
 CALL arm();
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN RAISE 'no disk today' USING ERRCODE = 'disk_full'; END $$;
 CREATE TRIGGER refuse BEFORE DELETE ON pg_barrier_state FOR EACH ROW EXECUTE FUNCTION refuse();
 SELECT pg_reaper_sweep();
 SELECT pg_reaper_sweep('pg_barrier_state');
 \echo :LAST_ERROR_SQLSTATE
 SELECT count(*) FROM pg_barrier_state;
+
+-- A row that cannot be reaped stops nothing.
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN IF OLD.execution_id IN ('b1', 'b3') THEN RAISE 'not %', OLD.execution_id; END IF; RETURN OLD; END $$;
+SELECT pg_reaper_sweep('pg_barrier_state');
+SELECT policy, relation, key, error, sqlstate, tries FROM pg_reaper_quarantine ORDER BY key;
+SELECT policy, quarantined FROM pg_reaper_policies;
+SELECT count(*) FROM pg_reaper_preview(1);
+SELECT pg_reaper_sweep('pg_barrier_state');
+SELECT key, tries FROM pg_reaper_quarantine ORDER BY key;
 DROP TRIGGER refuse ON pg_barrier_state;
+SELECT pg_reaper_sweep();
+SELECT count(*) FROM pg_reaper_quarantine;
+TRUNCATE jobs, pg_barrier_state;
+CALL arm();
 
 -- Rows that a trigger keeps are not counted.
 CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
