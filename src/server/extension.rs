@@ -1,6 +1,7 @@
 //! Where the extension lives in this database.
 
 use super::failure::Failure;
+use super::kept;
 use super::sql::{self, required};
 use crate::decide::refusal::Refusal;
 use crate::decide::version::{Skew, skew};
@@ -30,7 +31,7 @@ impl Extension {
     /// Looks it up, in a transaction.
     pub fn find() -> Result<Option<Extension>, Failure> {
         let found =
-            sql::query(&sql::statement(include_str!("../../sql/extension.sql")), &[], |row| {
+            kept::query(&sql::statement(include_str!("../../sql/extension.sql")), &[], |row| {
                 Ok(Extension {
                     oid: required(row.oid(1), "the extension")?,
                     schema: sql::quote_identifier(&required(row.text(2), "its schema")?),

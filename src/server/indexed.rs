@@ -1,6 +1,7 @@
 //! Which index leads to the rows that are due.
 
 use super::failure::Failure;
+use super::kept;
 use super::sandbox::with_plain_output;
 use super::sql::{self, Arg};
 use super::target::{Target, Watched};
@@ -24,7 +25,7 @@ pub fn by(relation: pg_sys::Oid, column: &str, filter: Option<&str>) -> Result<B
     let args = [Arg::Oid(relation), Arg::Text(column), Arg::Text(filter.unwrap_or_default())];
     // As the filter was written when it was kept.
     let found =
-        with_plain_output(|| sql::query(&statement, &args, |row| Ok((row.bool(1), row.bool(2)))))?;
+        with_plain_output(|| kept::query(&statement, &args, |row| Ok((row.bool(1), row.bool(2)))))?;
     Ok(match found.first() {
         Some((Some(true), _)) => By::Whole,
         Some((_, Some(true))) => By::Filtered,

@@ -8,7 +8,6 @@ use super::failure::Failure;
 use super::held::{Held, Object, hold, release_held};
 use super::lease_table::LeaseTable;
 use super::moves::{acquire, moved, renew};
-use super::prepared::Kept;
 use super::transaction::in_transaction;
 use super::{lease_lock, lease_row, say};
 use crate::decide::Ticks;
@@ -30,8 +29,6 @@ pub struct Leadership {
     complaints: Complaints,
     /// What the standing refers to; `None` until there is an extension.
     of: Option<Object>,
-    /// The statement of the fence.
-    lock: Kept,
 }
 
 /// What the fence says to a batch.
@@ -54,7 +51,6 @@ impl Leadership {
             last_term: 0,
             complaints: Complaints::default(),
             of: None,
-            lock: Kept::default(),
         }
     }
 
@@ -274,7 +270,7 @@ impl Leadership {
             }
             (Kind::Advisory, _) => Sight::Locked,
             (Kind::Lease, None) => Sight::Missing,
-            (Kind::Lease, Some(table)) => lease_row::lock_again(table, &self.lock)?,
+            (Kind::Lease, Some(table)) => lease_row::lock(table)?,
         };
         Ok(match (judge(&self.me, term, &sight), sight) {
             (Verdict::Ours, Sight::Row(row)) => {

@@ -4,37 +4,30 @@
 //! either for minutes hangs nothing, not even the way out of the process.
 
 use super::failure::Failure;
+use super::kept;
 use super::lease_table::LeaseTable;
-use super::prepared::{Kept, with_snapshot_of_now};
 use super::relation;
 use super::sql::{self, Arg, Row, required};
 use crate::decide::lease::{LeaseRow, Sight, Term};
 use pgrx::pg_sys;
 
-const LOCK: &str = include_str!("../../sql/lease/lock.sql");
-
 /// The lease as it stands, without taking a transaction id.
 pub fn look(table: &LeaseTable) -> Result<Sight, Failure> {
     let template = include_str!("../../sql/lease/look.sql");
-    sight(table, pg_sys::AccessShareLock, template, None, Sight::Missing)
+    sight(table, pg_sys::AccessShareLock, template, Sight::Missing)
 }
 
 /// The lease, its row locked until the end of the transaction. No row to be had means that
 /// somebody else holds it, or that it is gone: [`look`] tells them apart.
 pub fn lock(table: &LeaseTable) -> Result<Sight, Failure> {
-    sight(table, pg_sys::RowExclusiveLock, LOCK, None, Sight::Locked)
-}
-
-/// The same, for every batch: its statement is planned once.
-pub fn lock_again(table: &LeaseTable, kept: &Kept) -> Result<Sight, Failure> {
-    sight(table, pg_sys::RowExclusiveLock, LOCK, Some(kept), Sight::Locked)
+    let template = include_str!("../../sql/lease/lock.sql");
+    sight(table, pg_sys::RowExclusiveLock, template, Sight::Locked)
 }
 
 fn sight(
     table: &LeaseTable,
     mode: u32,
     template: &str,
-    kept: Option<&Kept>,
     without_a_row: Sight,
 ) -> Result<Sight, Failure> {
     // SAFETY: takes a lock until the end of the transaction, or does not.
@@ -57,13 +50,7 @@ fn sight(
             acquired_at: row.int8(3).unwrap_or(i64::MIN),
         })
     };
-    let read = || match kept {
-        None => sql::query(&statement, &[], found),
-        Some(kept) => kept.with(&statement, |plan| {
-            with_snapshot_of_now(|| plan.write(&[], found)).map(|(_, rows)| rows)
-        }),
-    };
-    let mut rows = table.act(read)?;
+    let (_, mut rows) = table.act(|| kept::run(&statement, &[], found))?;
     Ok(match (rows.pop(), rows.is_empty()) {
         (None, _) => without_a_row,
         (Some(row), true) => Sight::Row(row),
@@ -97,7 +84,8 @@ pub fn release(table: &LeaseTable, me: &str, term: &Term) -> Result<bool, Failur
 
 fn ours(table: &LeaseTable, template: &str, me: &str, term: &Term) -> Result<bool, Failure> {
     let args = [Arg::Text(me), Arg::Int8(term.number)];
-    table.act(|| sql::execute(&table.sql(template), &args)).map(|touched| touched == 1)
+    let done = table.act(|| kept::run(&table.sql(template), &args, |_| Ok(())));
+    done.map(|(touched, _)| touched == 1)
 }
 
 /// Puts back a row of pg_reaper's own that was deleted, free, with `last_term` so that no term is

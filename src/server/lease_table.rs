@@ -7,6 +7,7 @@
 
 use super::extension::Extension;
 use super::failure::Failure;
+use super::kept;
 use super::sandbox::{Restriction, as_owner};
 use super::sql::{self, Arg, required};
 use crate::decide::refusal::Refusal;
@@ -37,7 +38,7 @@ impl LeaseTable {
     /// The table that `setting` names; `None`: there is none such now. In a transaction.
     pub fn shared(setting: &str) -> Result<Option<LeaseTable>, Failure> {
         let statement = sql::statement(include_str!("../../sql/lease/find_shared.sql"));
-        let found = sql::query(&statement, &[Arg::Text(setting)], |row| {
+        let found = kept::query(&statement, &[Arg::Text(setting)], |row| {
             let name = required(row.text(2), "name")?;
             if row.bool(4) != Some(true) {
                 return Err(Refusal::NotALease { relation: name }.into());

@@ -8,6 +8,7 @@
 //! | `errcode` | the SQLSTATE of an error that PostgreSQL has no name for |
 //! | `transaction` | transactions and subtransactions that contain their errors |
 //! | `sql` | running SQL with parameters, rows as Rust values |
+//! | `kept` | statements that are the same each time, their plans kept |
 //! | `sandbox` | acting as a table's owner, and no further |
 //! | `timeouts` | the two strikes that end a statement |
 //! | `extension` | where the extension lives in this database |
@@ -59,6 +60,7 @@ mod fenced;
 pub mod filter;
 mod held;
 pub mod indexed;
+mod kept;
 pub mod launcher;
 mod leadership;
 pub mod lease_lock;

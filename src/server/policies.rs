@@ -2,6 +2,7 @@
 
 use super::extension::Extension;
 use super::failure::Failure;
+use super::kept;
 use super::sandbox::{self, Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
 use super::target::{Target, Watched};
@@ -52,7 +53,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
         .replace("@type@", &type_expression("p.expires_column"))
         .replace("@types@", &type_expressions());
     let mut policies = Policies { targets: vec![], bereft: vec![] };
-    sql::query(&statement, &[], |row| {
+    kept::query(&statement, &[], |row| {
         let policy = required(row.int8(1), "policy")?;
         let Some(kind) = row.text(5) else {
             if row.bool(2) != Some(true) {
@@ -91,7 +92,7 @@ fn put_in_order(extension: &Extension, targets: &mut [Target]) -> Result<(), Fai
         return Ok(());
     }
     let statement = extension.sql(include_str!("../../sql/foreign_keys.sql"));
-    let keys = sql::query(&statement, &[], |row| {
+    let keys = kept::query(&statement, &[], |row| {
         Ok((required(row.int8(1), "policy")?, required(row.int8(2), "policy")?))
     })?;
     if !keys.is_empty() {

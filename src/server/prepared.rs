@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::sandbox::by_index;
 use super::sql::{Arg, Row, spi};
 use pgrx::pg_sys;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ffi::{c_int, c_long};
 
 /// A statement with its plan, which does not depend on the values of its parameters.
@@ -112,20 +112,6 @@ impl Drop for Prepared {
             // SAFETY: made and kept above, and used by nobody any more. Freeing needs no transaction.
             unsafe { pg_sys::SPI_freeplan(plan) };
         }
-    }
-}
-
-/// A statement that is kept from one use to the next, for as long as its text stays the same.
-#[derive(Default)]
-pub struct Kept(RefCell<Option<Prepared>>);
-
-impl Kept {
-    pub fn with<T>(&self, sql: &str, work: impl FnOnce(&Prepared) -> T) -> T {
-        let mut kept = self.0.borrow_mut();
-        if kept.as_ref().is_some_and(|kept| kept.text != sql) {
-            *kept = None;
-        }
-        work(kept.get_or_insert_with(|| Prepared::new(sql)))
     }
 }
 
