@@ -15,7 +15,8 @@ use std::time::Duration;
 const LOOK_AHEAD: i64 = 10_000;
 
 /// How long until the next row of `target` is due, or until that can be told, if that is within
-/// `horizon`. A table whose next row is dear to find, for want of an index, is asked seldom.
+/// `horizon`: one that its last pass has not had a look at, though it may be due by now. A table whose
+/// next row is dear to find, for want of an index, is asked seldom.
 pub fn due_in<H: Host>(
     host: &mut H,
     target: &Target,
@@ -33,10 +34,11 @@ pub fn due_in<H: Host>(
     let found = host.read(target, || {
         since = ticks();
         let now = server_now();
+        let after = memory.cutoff_at.min(now);
         let args = [
-            Arg::Key(key, watched.bound(now)?),
+            Arg::Key(key, watched.bound(after)?),
             Arg::Key(key, watched.bound(now.saturating_add(micros(horizon)))?),
-            Arg::Time(now),
+            Arg::Time(after),
             Arg::Int8(LOOK_AHEAD),
         ];
         let due = |row: &Row| Ok(row.int8(1));

@@ -19,7 +19,7 @@ use crate::decide::quarantine::Quarantine;
 use crate::decide::rota::Probes;
 use crate::decide::stuck::{STUCK_STEP, StuckScan};
 use crate::decide::walk::{self, Bounds, Pace};
-use crate::decide::{Ticks, micros};
+use crate::decide::{ServerTime, Ticks, micros};
 use pgrx::pg_sys;
 use std::time::Duration;
 
@@ -116,6 +116,8 @@ pub struct Memory {
     pace: Pace,
     /// Whether an index leads with the deadline; `None`: not looked yet.
     pub indexed: Option<bool>,
+    /// What was due then has had its turn.
+    pub cutoff_at: ServerTime,
     /// When the next deadline is asked for.
     pub probes: Probes,
     /// Those of the last visit, with their plans.
@@ -134,6 +136,7 @@ impl Memory {
             stuck: StuckScan::default(),
             pace: Pace::new(batch_size),
             indexed: None,
+            cutoff_at: ServerTime::MIN,
             probes: Probes::default(),
             statements: None,
             quarantine: None,
@@ -185,6 +188,10 @@ pub fn expired<H: Host>(
     let mut reaper = Reaper::new(host, target, watched, Rule::Expired, limits, statements);
     memory.indexed = Some(reaper.look_for_index(memory.indexed)?);
     let mut pass = memory.progress.resume(bound, ticks());
+    // One that goes on has the cutoff that it began with.
+    if pass.cutoff == bound {
+        memory.cutoff_at = now;
+    }
     let end = turn(&mut reaper, &mut pass, &mut memory.pace, &mut quarantine, limits);
     memory.indexed = reaper.indexed;
     // A walk that failed has its cost too, and is not repeated at once either.

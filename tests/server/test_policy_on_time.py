@@ -71,6 +71,19 @@ def test_deadlines_one_after_the_other_are_each_met(server: Server) -> None:
     until_rows(server, "jobs", timeout=FAR_SOONER)
 
 
+def test_a_row_that_falls_due_while_its_table_is_swept_does_not_wait_for_the_interval(server: Server) -> None:
+    watched(server, "jobs")
+    server.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN OLD; END $$",
+        "CREATE TRIGGER slow BEFORE DELETE ON jobs FOR EACH ROW WHEN (OLD.id = 'slow') EXECUTE FUNCTION slow()",
+    )
+    write(server, "jobs", "slow", due="3 s")
+    write(server, "jobs", "meanwhile", due="4 s")
+    slow_down(server)
+    assert rows(server, "jobs") == ["meanwhile", "slow"], "the test did not arrange what it wants to see"
+    gone_on_time(server, "jobs")
+
+
 def test_a_partial_index_of_what_the_filter_lets_through_serves(server: Server) -> None:
     server.execute(
         "CREATE TABLE jobs (id text, due timestamptz, state text)",
