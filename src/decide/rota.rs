@@ -19,10 +19,12 @@ const ROUND: Duration = Duration::from_millis(250);
 /// The shortest visit to a table that has a backlog: below, the cycle around it costs more.
 const SHORTEST: Duration = Duration::from_millis(20);
 
-/// How long one table is visited at most, when `backlogs` were cut short the last time: so long that
-/// a deadline elsewhere waits for a round and no more.
-pub fn slice(backlogs: usize) -> Duration {
-    (ROUND / u32::try_from(backlogs.max(1)).unwrap_or(u32::MAX)).max(SHORTEST)
+/// How long one table is visited at most, in a cycle that began so long ago, where so many `backlogs`
+/// are known of, or may turn up: so long that a deadline elsewhere waits for a round and little more.
+/// Those that turn up unexpected in a round make do with what is left of it.
+pub fn slice(backlogs: usize, elapsed: Duration) -> Duration {
+    let share = ROUND / u32::try_from(backlogs.max(1)).unwrap_or(u32::MAX);
+    share.min(ROUND.saturating_sub(elapsed)).max(SHORTEST)
 }
 
 /// What a probe of an index takes at most.
@@ -46,6 +48,8 @@ impl Probes {
 /// What a visit was like.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit {
+    /// When the cycle began, in which others may have had their turn before.
+    pub cycle_began: Ticks,
     pub began: Ticks,
     pub ended: Ticks,
     /// There is more to do at once.
@@ -65,7 +69,7 @@ pub struct Visit {
 impl Visit {
     /// When the next one is due.
     pub fn next(&self) -> Ticks {
-        let mut next = self.began + self.interval;
+        let mut next = self.cycle_began + self.interval;
         if let Some(due_in) = self.due_in.filter(|_| !self.own_interval) {
             let rest = REST.max((self.ended.saturating_sub(self.began)) * REST_SHARE);
             next = next.min(self.ended.saturating_add(rest.max(due_in.saturating_add(PAST))));
@@ -89,6 +93,7 @@ mod tests {
     }
 
     const IDLE: Visit = Visit {
+        cycle_began: ms(1000),
         began: ms(1000),
         ended: ms(1002),
         cut_short: false,
@@ -101,10 +106,20 @@ mod tests {
 
     #[test]
     fn those_with_a_backlog_share_a_round() {
-        assert_eq!(slice(0), ROUND);
-        assert_eq!(slice(1), ROUND);
-        assert_eq!(slice(10), ms(25));
-        assert_eq!(slice(1_000_000), SHORTEST);
+        assert_eq!(slice(0, ms(0)), ROUND);
+        assert_eq!(slice(1, ms(0)), ROUND);
+        assert_eq!(slice(10, ms(0)), ms(25));
+        assert_eq!(slice(10, ms(200)), ms(25));
+        assert_eq!(slice(1_000_000, ms(0)), SHORTEST);
+    }
+
+    #[test]
+    fn backlogs_that_nobody_knew_of_make_do_with_one_round_too() {
+        let mut elapsed = ms(0);
+        for known in 0..5 {
+            elapsed += slice(known, elapsed);
+        }
+        assert_eq!(elapsed, ROUND + 4 * SHORTEST);
     }
 
     #[test]
@@ -124,6 +139,13 @@ mod tests {
         assert_eq!(Visit { due_in: Some(ms(0)), ..IDLE }.next(), ms(1012));
         let dear = Visit { ended: ms(1100), due_in: Some(ms(0)), ..IDLE };
         assert_eq!(dear.next(), ms(1500), "a fifth of the time at most");
+    }
+
+    #[test]
+    fn a_deadline_does_not_wait_because_others_had_their_turn_before() {
+        let late = Visit { began: ms(3000), ended: ms(3002), due_in: Some(ms(100)), ..IDLE };
+        assert_eq!(late.next(), ms(3103));
+        assert_eq!(Visit { due_in: None, ..late }.next(), ms(6000));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
 use crate::decide::rate::Rate;
-use crate::decide::rest::{self, Rest};
+use crate::decide::rest::Pacing;
 use pgrx::{PgLogLevel, pg_sys};
 use std::time::Duration;
 
@@ -36,14 +36,6 @@ pub struct Fenced<'a> {
     pacing: &'a mut Pacing,
     /// Of the table's policy.
     rate: &'a mut Rate,
-}
-
-/// What slows down the batches of one table.
-#[derive(Clone, Copy, Default)]
-pub struct Pacing {
-    pub rest: Rest,
-    /// Since when there is a backlog.
-    pub backlog: Option<Ticks>,
 }
 
 impl<'a> Fenced<'a> {
@@ -208,11 +200,9 @@ impl Host for Fenced<'_> {
     }
 
     fn should_yield(&mut self) -> bool {
-        let Pacing { rest, backlog } = &mut *self.pacing;
         let now = ticks();
-        let lasted = backlog.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        rest.worked(self.took, rest::share(self.settings.duty_cycle, lasted));
-        let pause = rest.take(self.until.saturating_sub(now));
+        self.pacing.worked(now, self.took, self.settings.duty_cycle);
+        let pause = self.pacing.rest(self.until.saturating_sub(now));
         if !pause.is_zero() {
             process::nap(pause);
         }

@@ -28,7 +28,8 @@
 //! | `complaints` | what is said of a lease that nobody can have |
 //! | `held` | what must be given back when the process ends |
 //! | `fenced` | the worker as the host of a pass: each batch behind the fence |
-//! | `rounds` | the worker's sweep: which policies are due, and what their failures mean |
+//! | `rounds` | the worker's sweep: which policies are due |
+//! | `troubles` | those whose sweeps fail: when they are tried again, and what is said of them |
 //! | `board` | the shared memory |
 //! | `status` | what each worker tells, there |
 //! | `brake` | what holds all passes of the server, there |
@@ -89,4 +90,5 @@ pub mod target;
 mod timeouts;
 mod title;
 pub mod transaction;
+mod troubles;
 pub mod worker;

@@ -4,30 +4,33 @@
 use super::clock::ticks;
 use super::coming;
 use super::failure::Failure;
-use super::fenced::{Fenced, Pacing};
+use super::fenced::Fenced;
 use super::leadership::Leadership;
 use super::pass::{self, End, Host, Limits, Memory, Stop};
 use super::policies;
 use super::quarantine;
 use super::relation;
-use super::target::Target;
+use super::target::{Key, Target};
 use super::transaction::in_transaction;
+use super::troubles::Troubles;
 use super::{brake, extension::Extension, say, status::Place, title};
+use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::rate::Rate;
+use crate::decide::rest::Pacing;
 use crate::decide::rota::{self, Visit};
-use crate::decide::{Ticks, schedule};
-use pgrx::{PgLogLevel, pg_sys};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What the sweeps of one worker remember.
 #[derive(Default)]
 pub struct Rounds {
-    memories: HashMap<(i64, pg_sys::Oid), Memory>,
-    turns: HashMap<(i64, pg_sys::Oid), Turn>,
+    memories: HashMap<Key, Memory>,
+    turns: HashMap<Key, Turn>,
     /// Of each policy: its leaves share one.
     rates: HashMap<i64, Rate>,
-    troubles: HashMap<(i64, pg_sys::Oid), Trouble>,
+    troubles: Troubles,
+    /// Nothing is in quarantine of tables that are not watched any more.
+    clean: bool,
 }
 
 /// When one table is visited.
@@ -40,19 +43,15 @@ struct Turn {
     pacing: Pacing,
 }
 
-/// A table whose sweep has failed.
-#[derive(Clone, Copy)]
-struct Trouble {
-    failures: u32,
-    next_try: Ticks,
-}
-
-/// The cycle that a sweep is part of.
-struct Cycle<'a> {
+/// One sweep under way.
+struct Sweep<'a> {
     extension: &'a Extension,
     settings: &'a Settings,
     place: &'a Place,
+    /// When its cycle began.
     began: Ticks,
+    /// How many tables have a backlog, or may have.
+    backlogs: usize,
 }
 
 /// What one sweep did.
@@ -66,15 +65,19 @@ pub struct Swept {
     pub due: Option<Ticks>,
 }
 
+impl Swept {
+    fn due_by(&mut self, then: Ticks) {
+        self.due = Some(self.due.map_or(then, |due| due.min(then)));
+    }
+}
+
 impl Rounds {
     /// Visits all tables at once, those that failed too: somebody changed the settings.
     pub fn forgive(&mut self) {
         for turn in self.turns.values_mut() {
             turn.next = Ticks::ZERO;
         }
-        for trouble in self.troubles.values_mut() {
-            trouble.next_try = Ticks::ZERO;
-        }
+        self.troubles.forgive_all();
         self.memories.values_mut().for_each(Memory::try_again);
     }
 
@@ -82,13 +85,6 @@ impl Rounds {
     pub fn forget(&mut self) {
         self.memories.clear();
         self.turns.clear();
-    }
-
-    /// Leaves a table alone for a while.
-    fn punish(&mut self, target: &Target, failures: u32, settings: &Settings) {
-        let wait = schedule::backoff(failures, settings.interval, schedule::LONGEST_BACKOFF);
-        let trouble = Trouble { failures, next_try: ticks() + wait };
-        self.troubles.insert((target.policy, target.relation), trouble);
     }
 
     /// One sweep, by a leader, in the cycle that `began` then.
@@ -108,41 +104,24 @@ impl Rounds {
                 policies.bereft.len()
             ));
         }
-        let known: Vec<_> = policies.targets.iter().map(|t| (t.policy, t.relation)).collect();
-        let before = self.memories.len();
-        self.memories.retain(|key, _| known.contains(key));
-        if before != self.memories.len() || self.turns.is_empty() {
+        self.keep_to(&policies.targets);
+        if !std::mem::replace(&mut self.clean, true) {
             in_transaction(|| quarantine::clean(extension))?;
         }
-        self.turns.retain(|key, _| known.contains(key));
-        self.rates.retain(|policy, _| known.iter().any(|(known, _)| known == policy));
-        self.troubles.retain(|key, _| known.contains(key));
+        self.troubles.take_blame(&policies.targets, settings, place);
 
-        let told = place.told();
-        if told.blame_is_new {
-            let blamed = |t: &&Target| t.relation.to_u32() == told.blamed_relation;
-            for target in policies.targets.iter().filter(blamed) {
-                self.punish(target, told.blamed, settings);
-                say::warn(format!(
-                    "pg_reaper leaves {} (policy {}) alone for a while: a function of it has ended \
-                     the worker, {} times in a row",
-                    target.name, target.policy, told.blamed
-                ));
-            }
-            place.tell(|slot| slot.blame_is_new = false);
-        }
-
-        let mut swept = Swept { clean: true, ..Swept::default() };
         let mut targets: Vec<_> = policies.targets.iter().filter(|t| t.enabled).collect();
         // Of a policy's leaves the one that has waited longest first, so that one leaves something of
         // the rate to the next.
-        let order: Vec<_> = targets.iter().map(|target| target.policy).collect();
-        targets.sort_by_key(|target| {
-            let turn = self.turns.get(&(target.policy, target.relation));
-            let place = order.iter().position(|policy| *policy == target.policy);
-            (place, turn.map(|turn| turn.next))
-        });
-        let cycle = Cycle { extension, settings, place, began };
+        for leaves in targets.chunk_by_mut(|one, next| one.policy == next.policy) {
+            leaves.sort_by_key(|leaf| self.turns.get(&leaf.key()).map(|turn| turn.next));
+        }
+        let may_have_backlog = |target: &&&Target| {
+            self.turns.get(&target.key()).is_none_or(|turn| turn.pacing.has_backlog())
+        };
+        let backlogs = targets.iter().filter(may_have_backlog).count();
+        let sweep = Sweep { extension, settings, place, began, backlogs };
+        let mut swept = Swept { clean: true, ..Swept::default() };
         for target in targets {
             // Reads do not stamp, so a row of slow ones could use up the trust of a renewal.
             if leadership.ageing(ticks(), settings.lease_duration) {
@@ -152,76 +131,80 @@ impl Rounds {
                 swept.clean = false;
                 break;
             }
-            self.one(&cycle, target, leadership, &mut swept);
+            self.one(target, leadership, &sweep, &mut swept);
         }
-        swept.failures_in_a_row =
-            self.troubles.values().map(|trouble| trouble.failures).max().unwrap_or(0);
+        swept.failures_in_a_row = self.troubles.most_in_a_row();
         Ok(swept)
+    }
+
+    /// Remembers nothing of policies that are gone, and no backlog of those that are switched off.
+    fn keep_to(&mut self, targets: &[Target]) {
+        let known: HashSet<_> = targets.iter().map(Target::key).collect();
+        let before = self.memories.len();
+        self.memories.retain(|key, _| known.contains(key));
+        self.clean &= before == self.memories.len();
+        self.turns.retain(|key, _| known.contains(key));
+        self.troubles.retain(|key| known.contains(key));
+        let known: HashSet<_> = targets.iter().map(|target| target.policy).collect();
+        self.rates.retain(|policy, _| known.contains(policy));
+        for target in targets.iter().filter(|target| !target.enabled) {
+            if let Some(turn) = self.turns.get_mut(&target.key()) {
+                turn.pacing.forget();
+            }
+        }
     }
 
     fn one(
         &mut self,
-        cycle: &Cycle,
         target: &Target,
         leadership: &mut Leadership,
+        sweep: &Sweep,
         swept: &mut Swept,
     ) {
-        let Cycle { extension, settings, place, began } = *cycle;
-        let key = (target.policy, target.relation);
+        let Sweep { extension, settings, place, began, backlogs } = *sweep;
+        let key = target.key();
         let turn = self.turns.entry(key).or_default();
         if turn.of.as_ref() != Some(target) {
             // What was decided by other settings does not hold any more.
-            if turn.of.is_some()
-                && let Some(trouble) = self.troubles.get_mut(&key)
-            {
-                trouble.next_try = Ticks::ZERO;
+            if turn.of.is_some() {
+                self.troubles.forgive(key);
             }
             if let Some(memory) = self.memories.get_mut(&key) {
                 memory.try_again();
             }
             *turn = Turn { of: Some(target.clone()), next: Ticks::ZERO, ..*turn };
         }
-        let trouble = self.troubles.get(&key).copied();
-        if let Some(trouble) = trouble.filter(|trouble| ticks() < trouble.next_try) {
+        if let Some(next_try) = self.troubles.next_try(key, ticks()) {
             swept.clean = false;
-            swept.due = earliest(swept.due, trouble.next_try);
+            swept.due_by(next_try);
             return;
         }
-        let backlogs = self.turns.values().filter(|turn| turn.pacing.backlog.is_some()).count();
-        let turn = self.turns.entry(key).or_default();
         let rate = self.rates.entry(target.policy).or_default();
         rate.limit(target.rate_limit);
         let next = turn.next.max(rate.free_at);
-        if began < next {
-            swept.due = earliest(swept.due, next);
+        // It may have fallen due while others had their turn.
+        if ticks() < next {
+            swept.due_by(next);
             return;
         }
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
-        let until = ticks() + rota::slice(backlogs);
-        let mut host =
-            Fenced::new(extension, leadership, settings, place, until, &mut turn.pacing, rate);
+        let now = ticks();
+        let until = now + rota::slice(backlogs, now.saturating_sub(began));
+        let mut host = Fenced::new(extension, leadership, settings, place, until, &mut turn.pacing, rate);
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
         let outcome = passes(&mut host, target, memory, settings, began);
         title::activity(None);
         match outcome {
             Ok((end, next)) => {
+                let cut_short = end == End::CutShort;
                 turn.next = next;
-                let backlog = &mut turn.pacing.backlog;
-                *backlog = (end == End::CutShort).then(|| backlog.unwrap_or(began));
-                swept.due = earliest(swept.due, next);
+                turn.pacing.visited(began, cut_short);
+                swept.due_by(next);
                 // A pass that was cut short, after a timeout perhaps, has not gone through yet.
-                if end == End::CutShort {
+                if cut_short {
                     swept.clean = false;
-                } else if let Some(trouble) = self.troubles.remove(&key) {
-                    place.tell(|slot| {
-                        if slot.blamed_relation == target.relation.to_u32() {
-                            slot.blamed = 0;
-                        }
-                    });
-                    say::log(format!(
-                        "pg_reaper: sweep of {} goes through again, after {} failures in a row",
-                        target.name, trouble.failures
-                    ));
+                } else {
+                    self.troubles.over(target, place);
                 }
             }
             Err(Stop::NotLeading) => swept.clean = false,
@@ -237,16 +220,11 @@ impl Rounds {
             Err(Stop::Failed(_)) if relation::is_gone(target.relation) => swept.clean = false,
             Err(Stop::Failed(failure)) => {
                 swept.clean = false;
-                let failures = trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
-                self.punish(target, failures, settings);
-                complain(target, &failure, failures, settings, place);
+                turn.pacing.forget();
+                self.troubles.failed(target, &failure, settings, place);
             }
         }
     }
-}
-
-fn earliest(one: Option<Ticks>, other: Ticks) -> Option<Ticks> {
-    Some(one.map_or(other, |one| one.min(other)))
 }
 
 /// Both rules of one table; returns how far it came, and when it wants to be visited again.
@@ -255,8 +233,9 @@ fn passes(
     target: &Target,
     memory: &mut Memory,
     settings: &Settings,
-    began: Ticks,
+    cycle_began: Ticks,
 ) -> Result<(End, Ticks), Stop> {
+    let began = ticks();
     let watched = target.watched.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
     let mut limits = Limits::of(target, settings, u64::MAX);
     limits.batch_size = host.rate().batch(limits.batch_size);
@@ -276,8 +255,9 @@ fn passes(
         false => coming::due_in(host, target, watched, memory, settings.interval)?,
     };
     let ended = ticks();
-    let rested = ended + host.pacing().rest.settle();
+    let rested = ended + host.pacing().settle();
     let visit = Visit {
+        cycle_began,
         began,
         ended,
         cut_short,
@@ -288,23 +268,4 @@ fn passes(
         free_at: rested,
     };
     Ok((end, visit.next()))
-}
-
-/// Says what failed, how often in a row, and when it is tried again.
-fn complain(target: &Target, failure: &Failure, failures: u32, settings: &Settings, place: &Place) {
-    let wait = schedule::backoff(failures, settings.interval, schedule::LONGEST_BACKOFF);
-    let times = match failures {
-        1 => String::new(),
-        n => format!(" {n} times in a row"),
-    };
-    failure.clone().advised().report_as(
-        PgLogLevel::WARNING,
-        format!(
-            "sweep of {} failed{times}, next try in {:.1} s: {}",
-            target.name,
-            wait.as_secs_f64(),
-            failure.message
-        ),
-    );
-    place.tell_error(&format!("{}: {}", target.name, failure.message), &failure.sqlstate());
 }

@@ -10,6 +10,9 @@ use crate::decide::shape::Shape;
 use pgrx::pg_sys;
 use std::time::Duration;
 
+/// A table of a policy.
+pub type Key = (i64, pg_sys::Oid);
+
 /// One table that holds rows of a policy: the watched table itself, or a leaf of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -28,6 +31,12 @@ pub struct Target {
     pub sweep_interval: Option<Duration>,
     /// Zero: off.
     pub stuck_timeout: Option<Duration>,
+}
+
+impl Target {
+    pub fn key(&self) -> Key {
+        (self.policy, self.relation)
+    }
 }
 
 /// What is due in a table.
