@@ -14,6 +14,8 @@
 //! | `extension` | where the extension lives in this database |
 //! | `policies` | what is watched |
 //! | `filter` | the filter of a policy, analysed |
+//! | `watchlist` | the policies as they were read last, for as long as they hold |
+//! | `changes` | whether the catalogue may have changed |
 //! | `target` | one table to sweep, and what is due in it |
 //! | `coming` | when the next row of a table is due |
 //! | `indexed` | which index leads to the rows that are due |
@@ -49,6 +51,7 @@ pub mod announcement;
 pub mod board;
 pub mod brake;
 pub mod catalog;
+mod changes;
 pub mod clock;
 pub mod coming;
 mod complaints;
@@ -91,4 +94,5 @@ mod timeouts;
 mod title;
 pub mod transaction;
 mod troubles;
+mod watchlist;
 pub mod worker;

@@ -13,6 +13,7 @@ use super::relation;
 use super::target::{Key, Target};
 use super::transaction::in_transaction;
 use super::troubles::Troubles;
+use super::watchlist::Watchlist;
 use super::{brake, extension::Extension, say, status::Place, title};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
@@ -24,6 +25,7 @@ use std::collections::{HashMap, HashSet};
 /// What the sweeps of one worker remember.
 #[derive(Default)]
 pub struct Rounds {
+    watchlist: Watchlist,
     memories: HashMap<Key, Memory>,
     turns: HashMap<Key, Turn>,
     /// Of each policy: its leaves share one.
@@ -96,7 +98,7 @@ impl Rounds {
         place: &Place,
         began: Ticks,
     ) -> Result<Swept, Failure> {
-        let policies = in_transaction(|| policies::load(extension))?;
+        let policies = self.watchlist.read(extension, began)?;
         if !policies.bereft.is_empty() {
             in_transaction(|| policies::forget(extension, &policies.bereft))?;
             say::log(format!(
