@@ -158,7 +158,7 @@ fn settle<T>(outcome: Result<T, Stop>) -> Result<T, Failure> {
 }
 
 fn complain(target: &Target, failure: Failure) {
-    let message = format!("sweep of {} failed: {}", target.name, failure.message);
+    let message = format!("sweep of {} failed: {}", target.called, failure.message);
     failure.advised().report_as(PgLogLevel::WARNING, message);
 }
 

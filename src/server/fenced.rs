@@ -160,7 +160,7 @@ impl Host for Fenced<'_> {
             say::log(format!(
                 "a batch of {rows} rows of {} was cancelled to make way for somebody else, and is \
                  tried again at half its size",
-                target.name
+                target.called
             ));
             return;
         }
@@ -168,10 +168,10 @@ impl Host for Fenced<'_> {
             PgLogLevel::WARNING,
             format!(
                 "a batch of {rows} rows of {} took too long and is tried again at half its size: {}",
-                target.name, failure.message
+                target.called, failure.message
             ),
         );
-        let message = format!("{}: {}", target.name, failure.message);
+        let message = format!("{}: {}", target.called, failure.message);
         self.place.tell_error(&message, &failure.sqlstate());
     }
 

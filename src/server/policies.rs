@@ -11,6 +11,7 @@ use crate::decide::order::children_first;
 use crate::decide::refusal::Refusal;
 use crate::decide::shape::{Column, Shape};
 use pgrx::pg_sys;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// The columns of the barrier protocol.
@@ -69,6 +70,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
         policies.targets.push(Target {
             policy,
             relation: required(row.oid(3), "relation")?,
+            called: name.clone(),
             name,
             owner: required(row.oid(4), "owner")?,
             watched,
@@ -80,8 +82,20 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
         });
         Ok(())
     })?;
+    tell_apart(&mut policies.targets);
     put_in_order(extension, &mut policies.targets)?;
     Ok(policies)
+}
+
+/// Has a table that several policies watch called by each of them.
+fn tell_apart(targets: &mut [Target]) {
+    let mut watching = HashMap::<_, u32>::new();
+    for target in &*targets {
+        *watching.entry(target.relation).or_default() += 1;
+    }
+    for target in targets.iter_mut().filter(|target| watching[&target.relation] > 1) {
+        target.called = format!("{} (policy {})", target.name, target.policy);
+    }
 }
 
 /// Puts the tables that hold foreign keys before those they point to.

@@ -215,7 +215,7 @@ impl Rounds {
                 say::log(format!(
                     "sweep of {} was cancelled to make way for somebody else, and goes on in the \
                      next cycle",
-                    target.name
+                    target.called
                 ));
             }
             // The next sweep ends its policy.

@@ -20,6 +20,8 @@ pub struct Target {
     pub relation: pg_sys::Oid,
     /// Its name, qualified, and quoted where it must be.
     pub name: String,
+    /// What it is called in reports: by its name and, where other policies watch it too, by this one.
+    pub called: String,
     pub owner: pg_sys::Oid,
     /// What is due in it, or why it cannot be swept now.
     pub watched: Result<Watched, Refusal>,

@@ -81,7 +81,7 @@ impl Troubles {
         });
         say::log(format!(
             "pg_reaper: sweep of {} goes through again, after {} failures in a row",
-            target.name, trouble.failures
+            target.called, trouble.failures
         ));
     }
 
@@ -105,11 +105,11 @@ impl Troubles {
             PgLogLevel::WARNING,
             format!(
                 "sweep of {} failed{times}, next try in {:.1} s: {}",
-                target.name,
+                target.called,
                 wait.as_secs_f64(),
                 failure.message
             ),
         );
-        place.tell_error(&format!("{}: {}", target.name, failure.message), &failure.sqlstate());
+        place.tell_error(&format!("{}: {}", target.called, failure.message), &failure.sqlstate());
     }
 }

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from harness import Server, wait_until
+from harness.reaper import status
 from scenery import log
 from scenery.barriers import BY_HAND, adopted, arm, until_left
 from scenery.policies import COLUMNS, add, alter, rows, shown, suspended, sweep, until_rows, watched, write
@@ -109,9 +110,11 @@ def test_a_column_that_is_dropped_or_retyped_suspends_its_policy_alone(
     until_rows(server, "jobs", "dead")
     # A pass that was under way then has found out in its own words.
     reports = wait_until(
-        lambda: [f for f in log.failures(server.log(), "public.jobs") if reason in f.message], bool, "the report"
+        lambda: [f for f in log.failures(server.log(), f"public.jobs (policy {policy})") if reason in f.message],
+        bool, "the report, which says which of the two it is",
     )
     assert reports[0].hint
+    assert status(server).last_error.startswith(f"public.jobs (policy {policy}): ")
     with pytest.raises(psycopg.Error, match=reason.replace('"', ".")):
         sweep(server, policy)
     # It can be switched off as it is.
@@ -122,6 +125,8 @@ def test_a_column_that_is_dropped_or_retyped_suspends_its_policy_alone(
     server.execute(heal_it, "UPDATE jobs SET due = now() - interval '1 s'")
     assert suspended(server, policy) is None
     until_rows(server, "jobs")
+    healed = f"sweep of public.jobs (policy {policy}) goes through again"
+    wait_until(server.log, lambda said: healed in said, "the log to say that it heals")
 
 
 def test_a_suspended_policy_heals_within_an_interval_however_long_it_was(server: Server) -> None:
