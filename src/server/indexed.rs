@@ -23,9 +23,12 @@ pub enum By {
 pub fn by(relation: pg_sys::Oid, column: &str, filter: Option<&str>) -> Result<By, Failure> {
     let statement = sql::statement(include_str!("../../sql/indexed.sql"));
     let args = [Arg::Oid(relation), Arg::Text(column), Arg::Text(filter.unwrap_or_default())];
-    // As the filter was written when it was kept.
-    let found =
-        with_plain_output(|| kept::query(&statement, &args, |row| Ok((row.bool(1), row.bool(2)))))?;
+    let look = || kept::query(&statement, &args, |row| Ok((row.bool(1), row.bool(2))));
+    let found = match filter {
+        None => look()?,
+        // As it was written when it was kept.
+        Some(_) => with_plain_output(look)?,
+    };
     Ok(match found.first() {
         Some((Some(true), _)) => By::Whole,
         Some((_, Some(true))) => By::Filtered,
