@@ -22,6 +22,8 @@
 //! | `relation` | a table under lock, as it is now |
 //! | `pass` | one policy's part of a sweep, the same for worker and function |
 //! | `reaper` | reading and reaping the rows of one table, as its owner |
+//! | `range` | a batch that is a range of the index |
+//! | `counted` | a `DELETE` along an index that ends after so many rows |
 //! | `orphans` | logging what was reaped |
 //! | `lease_row`, `lease_lock` | the two kinds of leadership |
 //! | `lease_table` | the table of the first: our own, or another's |
@@ -55,6 +57,7 @@ mod changes;
 pub mod clock;
 pub mod coming;
 mod complaints;
+mod counted;
 pub mod encoding;
 mod errcode;
 mod exit;
@@ -77,6 +80,7 @@ pub mod policies;
 mod prepared;
 mod process;
 pub mod quarantine;
+mod range;
 mod reaper;
 pub mod relation;
 pub mod roster;

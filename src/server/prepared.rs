@@ -1,5 +1,6 @@
 //! Statements that run many times: parsed and planned once.
 
+use super::counted::{self, Counted};
 use super::encoding::encode;
 use super::failure::Failure;
 use super::sandbox::by_index;
@@ -51,6 +52,27 @@ impl Prepared {
         map: impl FnMut(&Row) -> Result<T, Failure>,
     ) -> Result<(u64, Vec<T>), Failure> {
         self.run(false, args, map)
+    }
+
+    /// Deletes `most` rows at the most, in the order of the index that the plan goes along, as the
+    /// active snapshot has them. `None`, and nothing done: the plan cannot be ended so.
+    pub fn delete_counted(&self, args: &[Arg], most: u64) -> Result<Option<Counted>, Failure> {
+        let mut done = None;
+        let none = |_: &Row| Ok(());
+        spi(args, none, |types, values, nulls| {
+            let plan = self.plan(args.len() as c_int, types)?;
+            // SAFETY: connected; the plan is kept, is of one statement, and is held while that runs;
+            // the arrays are as long as `args`, and a snapshot is active.
+            unsafe {
+                let sources = pg_sys::SPI_plan_get_plan_sources(plan);
+                let source = (*(*sources).elements).ptr_value.cast();
+                let cached = by_index(|| pg_sys::SPI_plan_get_cached_plan(plan));
+                done = counted::delete(source, cached, (types, values, nulls), most)?;
+                pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+            }
+            Ok(0)
+        })?;
+        Ok(done)
     }
 
     fn run<T>(

@@ -5,7 +5,8 @@ use super::failure::Failure;
 use super::indexed;
 use super::orphans;
 use super::pass::{Host, Limits, Stop};
-use super::prepared::{Prepared, with_snapshot_of_now};
+use super::prepared::with_snapshot_of_now;
+use super::range::Range;
 use super::sandbox::{as_owner, with_lock_timeout};
 use super::sql::{self, Arg, Row, required};
 use super::statements::{Reap, Statements};
@@ -15,7 +16,7 @@ use crate::decide::fault::{Fault, fault};
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::progress::{Due, Pass, Tid};
 use crate::decide::quarantine::Why;
-use crate::decide::walk::{Cut, Ranged, Rows, Snag};
+use crate::decide::walk::{Ranged, Rows, Snag};
 use crate::decide::{ServerTime, Ticks};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -168,13 +169,13 @@ impl<'a, H: Host> Reaper<'a, H> {
 }
 
 /// How many rows went, and what is to be said of them.
-type Reaped = (u64, Vec<Orphan>);
+pub type Reaped = (u64, Vec<Orphan>);
 
 /// A batch under way.
-struct Doing {
+pub struct Doing {
     rule: Rule,
     /// Whether its rows are logged.
-    tells: bool,
+    pub tells: bool,
     /// Whether it may be waiting for a lock that it can do without.
     waits: Cell<bool>,
     /// Whether it is deleting rows, and not about something else.
@@ -183,7 +184,7 @@ struct Doing {
 
 impl Doing {
     /// Deletes, and passes over what the statement passes over.
-    fn reap(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
+    pub fn reap(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
         let rule = self.rule;
         self.reaps.set(true);
         let reaped = statement.of(self.tells).write(args, |row| {
@@ -200,11 +201,11 @@ impl Doing {
 
     /// Deletes, and waits a moment for locks. Nobody can be passed over without a wait by a plain
     /// `DELETE`, which is the fast one.
-    fn reap_patiently(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
+    pub fn patiently<T>(&self, delete: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         self.waits.set(true);
-        let reaped = with_lock_timeout(PATIENCE, || self.reap(statement, args))?;
+        let done = with_lock_timeout(PATIENCE, delete)?;
         self.waits.set(false);
-        Ok(reaped)
+        Ok(done)
     }
 }
 
@@ -255,28 +256,8 @@ impl<H: Host> Rows for Reaper<'_, H> {
         most: usize,
         pass: &mut Pass,
     ) -> Result<Ranged, Snag<Stop>> {
-        let of = self.of();
-        let done = self.batch(pass, |all, doing| {
-            let first = |cut: &Prepared, to, after: usize| {
-                let args = [Arg::Key(of, from), Arg::Key(of, to), Arg::Int8(after as i64)];
-                cut.read(&args, |row| key(row, of)).map(|found| found.into_iter().next())
-            };
-            // Both statements go by one snapshot, so there are no more rows before the cut.
-            let cut = Cut::of(from, first(&all.cut, until, most)?);
-            let to = match cut {
-                Cut::Tie => return Ok(((0, vec![]), Ranged { cut, left: None })),
-                Cut::Before(deadline) => deadline,
-                Cut::End => until,
-            };
-            let args = [Arg::Key(of, from), Arg::Key(of, to)];
-            let reaped = doing.reap_patiently(&all.range, &args)?;
-            // So many rows can only be all of them.
-            let left = match reaped.0 < most as u64 {
-                true => with_snapshot_of_now(|| first(&all.left, to, 0))?,
-                false => None,
-            };
-            Ok((reaped, Ranged { cut, left }))
-        });
+        let range = Range { of: self.of(), from, until, most };
+        let done = self.batch(pass, |all, doing| range.reap(all, doing));
         done.map(|(_, ranged)| ranged)
     }
 
@@ -286,7 +267,7 @@ impl<H: Host> Rows for Reaper<'_, H> {
         let done = self.batch(pass, |all, doing| {
             let args = [Arg::Tids(&tids), cutoff];
             let reaped = match wait {
-                true => doing.reap_patiently(&all.these, &args)?,
+                true => doing.patiently(|| doing.reap(&all.these, &args))?,
                 false => doing.reap(&all.these_unlocked, &args)?,
             };
             Ok((reaped, ()))
@@ -335,7 +316,7 @@ impl<H: Host> Rows for Reaper<'_, H> {
     }
 }
 
-fn key(row: &Row, of: ColumnType) -> Result<ServerTime, Failure> {
+pub fn key(row: &Row, of: ColumnType) -> Result<ServerTime, Failure> {
     required(row.key(1, of), "deadline")
 }
 

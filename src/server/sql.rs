@@ -131,10 +131,7 @@ impl Row {
 
     /// A column of this type, as a key.
     pub fn key(&self, column: c_int, column_type: ColumnType) -> Option<ServerTime> {
-        self.datum(column).map(|datum| match column_type {
-            ColumnType::Date => key_of_day(datum.value() as i32),
-            ColumnType::Timestamptz | ColumnType::Timestamp => datum.value() as i64,
-        })
+        self.datum(column).map(|datum| key_of(datum, column_type))
     }
 
     /// A column of type `oid` or `regclass`.
@@ -150,6 +147,14 @@ impl Row {
     pub fn tid(&self, column: c_int) -> Option<pg_sys::ItemPointerData> {
         // SAFETY: a tid is passed by reference to six bytes in the tuple, which is still there.
         self.datum(column).map(|datum| unsafe { *datum.cast_mut_ptr::<pg_sys::ItemPointerData>() })
+    }
+}
+
+/// A value of a column of this type, as a key.
+pub fn key_of(datum: pg_sys::Datum, column_type: ColumnType) -> ServerTime {
+    match column_type {
+        ColumnType::Date => key_of_day(datum.value() as i32),
+        ColumnType::Timestamptz | ColumnType::Timestamp => datum.value() as i64,
     }
 }
 
