@@ -2,7 +2,8 @@
 //!
 //! Where an index leads with the deadline, a batch is a *range*: the deadline of the row that comes
 //! `batch_size` rows on is the *cut*, and what lies before it is deleted. That reads each entry of
-//! the index twice and no more, and the pass goes on from the cut. Where the cut is where the range
+//! the index twice and no more; or once, where the deletion itself finds the cut, and then may have
+//! had some rows at the cut too. The pass goes on from there. Where the cut is where the range
 //! begins, more rows share one deadline than a batch may have: a *tie*, whose rows are read ahead as
 //! tids, and reaped by these. So are all rows where there is no such index, where batches had to
 //! shrink, and for a while after a range met a lock.

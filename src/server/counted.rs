@@ -124,26 +124,23 @@ unsafe extern "C-unwind" fn pass_through(
     }
 }
 
-/// The column in whose order a statement deletes, if it is a `DELETE` from one table along a range
-/// of one index, has no other condition, and returns nothing.
+/// The column in whose order a statement deletes, if it is a `DELETE` along a range of one index, and
+/// has no condition but that.
 ///
 /// # Safety
 /// The statement is planned, and its plan is held.
 unsafe fn ordered_by(statement: &pg_sys::PlannedStmt) -> Option<pg_sys::AttrNumber> {
     // SAFETY: a node is what its tag says; the index is there as long as the plan is.
     unsafe {
-        let delete =
-            node::<pg_sys::ModifyTable>(statement.planTree.cast(), pg_sys::NodeTag::T_ModifyTable)?;
-        let scan =
-            node::<pg_sys::IndexScan>(delete.plan.lefttree.cast(), pg_sys::NodeTag::T_IndexScan)?;
-        let alone = delete.operation == pg_sys::CmdType::CMD_DELETE
-            && delete.returningLists.is_null()
-            && !only(delete.resultRelations).is_null()
+        let top = statement.planTree.cast();
+        let delete = node::<pg_sys::ModifyTable>(top, pg_sys::NodeTag::T_ModifyTable)?;
+        let below = delete.plan.lefttree.cast();
+        let scan = node::<pg_sys::IndexScan>(below, pg_sys::NodeTag::T_IndexScan)?;
+        // Rows that another condition leaves out are read as well, and would not be counted.
+        let so_many = delete.operation == pg_sys::CmdType::CMD_DELETE
             && scan.scan.plan.qual.is_null()
-            && scan.indexorderby.is_null()
-            && scan.indexorderdir == pg_sys::ScanDirection::ForwardScanDirection;
-        // Conditions on other columns of the index leave rows out that then would not be counted.
-        if !alone || !on_first_column(scan.indexqual) {
+            && on_first_column(scan.indexqual);
+        if !so_many || scan.indexorderdir != pg_sys::ScanDirection::ForwardScanDirection {
             return None;
         }
         let index = pg_sys::index_open(scan.indexid, pg_sys::AccessShareLock as _);
@@ -153,19 +150,16 @@ unsafe fn ordered_by(statement: &pg_sys::PlannedStmt) -> Option<pg_sys::AttrNumb
     }
 }
 
-/// The first column of an index that goes from the earliest to the latest.
+/// The first column of an index, if it goes from the earliest to the latest.
 unsafe fn column_in_order(index: pg_sys::Relation) -> Option<pg_sys::AttrNumber> {
     // SAFETY: the index is open, and has a column at least.
     unsafe {
-        if (*(*index).rd_rel).relam != pg_sys::BTREE_AM_OID {
-            return None;
-        }
-        // Another family's order need not be that of time.
+        // In another family, or another kind of index, the order need not be that of time.
         let flags = pg_sys::TYPECACHE_BTREE_OPFAMILY as c_int;
-        let usual = (*pg_sys::lookup_type_cache(*(*index).rd_opcintype, flags)).btree_opf;
-        let descends = *(*index).rd_indoption & pg_sys::INDOPTION_DESC as i16 != 0;
+        let family = (*pg_sys::lookup_type_cache(*(*index).rd_opcintype, flags)).btree_opf;
+        let ascends = *(*index).rd_indoption & pg_sys::INDOPTION_DESC as i16 == 0;
         let column = *(*(*index).rd_index).indkey.values.as_ptr();
-        (*(*index).rd_opfamily == usual && !descends && column > 0).then_some(column)
+        (*(*index).rd_opfamily == family && ascends).then_some(column)
     }
 }
 

@@ -48,7 +48,7 @@ impl Range {
         all: &Statements,
         doing: &Doing,
     ) -> Result<Option<(Reaped, u64, Cut)>, Failure> {
-        if doing.tells || !all.whole {
+        if doing.tells {
             return Ok(None);
         }
         let delete = || all.range.quiet().delete_counted(&self.to(self.until), self.most as u64);

@@ -192,7 +192,8 @@ impl Rounds {
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
         let now = ticks();
         let until = now + rota::slice(backlogs, now.saturating_sub(began));
-        let mut host = Fenced::new(extension, leadership, settings, place, until, &mut turn.pacing, rate);
+        let mut host =
+            Fenced::new(extension, leadership, settings, place, until, &mut turn.pacing, rate);
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
         let outcome = passes(&mut host, target, memory, settings, began);
         title::activity(None);

@@ -25,9 +25,6 @@ pub struct Statements {
     /// Rows that stand still in a range of blocks.
     pub stuck: String,
     pub range: Reap,
-    /// Whether `range` leaves none of its rows out, so that how many it reads says how many there
-    /// are.
-    pub whole: bool,
     pub these: Reap,
     pub these_unlocked: Reap,
 }
@@ -84,7 +81,6 @@ impl Statements {
         let these_unlocked = include_str!("../../sql/sweep/these_unlocked.sql");
         let lasting = (!watched.deadline.needs_recheck())
             .then(|| (table.clone(), target.owner, watched.clone()));
-        let whole = watched.filter.is_none() && !watched.deadline.needs_recheck();
         Statements {
             lasting,
             cut: Prepared::by_index(&fill(&cut.replace("@from@", ">=").replace("@filtered@", ""))),
@@ -97,7 +93,6 @@ impl Statements {
             next: Prepared::by_index(&fill(include_str!("../../sql/sweep/next.sql"))),
             stuck: fill(include_str!("../../sql/sweep/stuck.sql")),
             range: reap(range, Prepared::by_index),
-            whole,
             these: reap(these, Prepared::new),
             these_unlocked: reap(these_unlocked, Prepared::new),
         }
