@@ -51,6 +51,7 @@ pub unsafe fn delete(
             return Ok(None);
         };
         let mut gate = Gate { scan: None, column, most, read: 0, next: None };
+        let gate = &raw mut gate;
         let params = pg_sys::makeParamList((*source).num_params);
         for n in 0..(*source).num_params as usize {
             *(*params).params.as_mut_ptr().add(n) = pg_sys::ParamExternData {
@@ -61,7 +62,7 @@ pub unsafe fn delete(
             };
         }
         // For a hook that is not set: the one place that is ours in what a node can reach.
-        (*params).paramFetchArg = (&raw mut gate).cast();
+        (*params).paramFetchArg = gate.cast();
         let query = pg_sys::CreateQueryDesc(
             std::ptr::from_ref(&*statement).cast_mut(),
             (*source).query_string,
@@ -74,7 +75,7 @@ pub unsafe fn delete(
         );
         pg_sys::ExecutorStart(query, 0);
         let scan = (*(*query).planstate).lefttree;
-        gate.scan = (*scan).ExecProcNodeReal;
+        (*gate).scan = (*scan).ExecProcNodeReal;
         pg_sys::ExecSetExecProcNode(scan, Some(pass_through));
         run(query);
         let reaped = (*(*query).estate).es_processed;
@@ -82,7 +83,7 @@ pub unsafe fn delete(
         pg_sys::ExecutorEnd(query);
         pg_sys::FreeQueryDesc(query);
         pg_sys::CommandCounterIncrement();
-        Ok(Some(Counted { read: gate.read, reaped, next: gate.next }))
+        Ok(Some(Counted { read: (*gate).read, reaped, next: (*gate).next }))
     }
 }
 
@@ -178,10 +179,7 @@ unsafe fn on_first_column(conditions: *mut pg_sys::List) -> bool {
                     let column = (*args.elements).ptr_value.cast();
                     node::<pg_sys::Var>(column, pg_sys::NodeTag::T_Var)
                 })
-                .is_some_and(|column| {
-                    // As unsigned in some versions.
-                    column.varno as i32 == pg_sys::INDEX_VAR && column.varattno == 1
-                })
+                .is_some_and(|column| column.varno == pg_sys::INDEX_VAR && column.varattno == 1)
         })
     }
 }
