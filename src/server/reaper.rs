@@ -203,8 +203,10 @@ impl Doing {
     /// `DELETE`, which is the fast one.
     pub fn patiently<T>(&self, delete: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         self.waits.set(true);
+        self.reaps.set(true);
         let done = with_lock_timeout(PATIENCE, delete)?;
         self.waits.set(false);
+        self.reaps.set(false);
         Ok(done)
     }
 }

@@ -70,7 +70,7 @@ def test_a_policy_that_is_switched_off(ticking: Server, by: str) -> None:
     else:
         # As a restore of the table does it.
         server.execute(
-            "BEGIN", "CREATE TEMP TABLE saved AS SELECT * FROM pg_reaper_policy", "TRUNCATE pg_reaper_policy",
+            "BEGIN", "CREATE TEMP TABLE saved AS SELECT * FROM pg_reaper_policy", "TRUNCATE pg_reaper_policy CASCADE",
             f"INSERT INTO pg_reaper_policy SELECT * FROM saved WHERE id <> {policy}", "COMMIT",
         )  # fmt: skip
     stays(server, "jobs", "spared")

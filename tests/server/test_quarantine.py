@@ -227,7 +227,9 @@ def test_a_full_quarantine_suspends_the_table(make_server: Callable[..., Server]
 
 
 def test_whoever_writes_about_the_same_rows_holds_nobody_up(make_server: Callable[..., Server]) -> None:
-    server = make_server({"pg_reaper.interval": "50ms", **BY_HAND})
+    # Were it to wait for a lock, it would wait for longer than the test does.
+    patient = {"pg_reaper.lock_timeout": "60s", "pg_reaper.lease_duration": "10min"}
+    server = make_server({"pg_reaper.interval": "50ms", **patient, **BY_HAND})
     some_bad(server)
     server.set(**{"pg_reaper.enabled": "on"})
     until_held(server, "bad1", "bad2", "bad3")
