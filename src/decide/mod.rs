@@ -25,9 +25,9 @@ pub mod rate;
 pub mod refusal;
 pub mod rest;
 pub mod rota;
+pub mod scan;
 pub mod schedule;
 pub mod shape;
-pub mod stuck;
 pub mod version;
 pub mod walk;
 

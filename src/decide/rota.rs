@@ -61,7 +61,7 @@ pub struct Visit {
     /// How long after the end of the visit the next row is due.
     pub due_in: Option<Duration>,
     /// When the scan for rows without progress goes on.
-    pub stuck_due: Option<Ticks>,
+    pub scan_due: Option<Ticks>,
     /// When the policy's rate allows more.
     pub free_at: Ticks,
 }
@@ -74,8 +74,8 @@ impl Visit {
             let rest = REST.max((self.ended.saturating_sub(self.began)) * REST_SHARE);
             next = next.min(self.ended.saturating_add(rest.max(due_in.saturating_add(PAST))));
         }
-        if let Some(stuck_due) = self.stuck_due {
-            next = next.min(stuck_due);
+        if let Some(scan_due) = self.scan_due {
+            next = next.min(scan_due);
         }
         if self.cut_short {
             next = self.ended;
@@ -100,7 +100,7 @@ mod tests {
         interval: ms(5000),
         own_interval: false,
         due_in: None,
-        stuck_due: None,
+        scan_due: None,
         free_at: Duration::ZERO,
     };
 
@@ -172,6 +172,6 @@ mod tests {
 
     #[test]
     fn the_scan_for_rows_without_progress_has_times_of_its_own() {
-        assert_eq!(Visit { stuck_due: Some(ms(2000)), ..IDLE }.next(), ms(2000));
+        assert_eq!(Visit { scan_due: Some(ms(2000)), ..IDLE }.next(), ms(2000));
     }
 }

@@ -30,10 +30,10 @@ pub fn next_step(ended: Ticks, took: Duration) -> Ticks {
     next_walk(ended, took).max(ended + Duration::from_millis(100))
 }
 
-/// When the next scan for rows without progress begins: a quarter of the timeout after the last
-/// one began, but not sooner than the share of time allowed to walks.
-pub fn next_stuck_scan(began: Ticks, ended: Ticks, worked: Duration, stuck: Duration) -> Ticks {
-    (began + stuck / 4).max(next_walk(ended, worked))
+/// When the next round of a scan may begin: `again` after the last one began, but not sooner than the
+/// share of time allowed to walks.
+pub fn next_round(began: Ticks, ended: Ticks, read: Duration, again: Duration) -> Ticks {
+    (began + again).max(next_walk(ended, read))
 }
 
 /// How long to wait now, given when the cycle began and the earliest thing due.
@@ -74,9 +74,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_scan_follows_its_timeout_but_stays_within_its_share() {
-        assert_eq!(next_stuck_scan(s(0), s(1), Duration::ZERO, s(40)), s(10));
-        assert_eq!(next_stuck_scan(s(0), s(1), s(1), s(40)), s(101));
+    fn a_round_comes_when_it_should_but_stays_within_its_share() {
+        assert_eq!(next_round(s(0), s(1), Duration::ZERO, s(10)), s(10));
+        assert_eq!(next_round(s(0), s(1), s(1), s(10)), s(101));
     }
 
     proptest! {

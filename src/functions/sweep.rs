@@ -8,13 +8,14 @@ use crate::decide::config::Settings;
 use crate::decide::refusal::Refusal;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
-use crate::server::pass::{self, End, Host, Limits, Memory, Stop};
+use crate::server::memory::Memory;
+use crate::server::pass::{self, Host, Limits, Stop};
 use crate::server::policies;
 use crate::server::relation::hold_still;
 use crate::server::sandbox::{self, Restriction};
 use crate::server::target::Target;
 use crate::server::transaction::in_subtransaction;
-use crate::server::{board, brake, say, settings};
+use crate::server::{blocks, board, brake, say, settings};
 use pgrx::PgLogLevel;
 use pgrx::prelude::*;
 
@@ -137,15 +138,15 @@ fn one(
         return Err(Refusal::DeferredConstraints { relation: target.name.clone() }.into());
     }
     let mut memory = Memory::new(settings.batch_size);
-    let limits = |host: &Caller| Limits::of(target, settings, max_rows - host.reaped);
-    // Somebody may have mended what kept rows in quarantine, and wants to see.
-    let room = Limits { tries_all: true, ..limits(host) };
+    let limits = |host: &Caller| Limits {
+        by_hand: true,
+        ..Limits::of(target, settings, max_rows - host.reaped)
+    };
+    let room = limits(host);
     settle(pass::expired(host, target, watched, &mut memory, &room))?;
-    while host.reaped < max_rows {
+    if host.reaped < max_rows {
         let room = limits(host);
-        if settle(pass::stuck(host, target, watched, &mut memory, &room))? != Some(End::CutShort) {
-            break;
-        }
+        settle(blocks::stuck(host, target, watched, &mut memory, &room))?;
     }
     Ok(())
 }

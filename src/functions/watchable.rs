@@ -86,8 +86,7 @@ impl Facts {
         }
     }
 
-    /// Warns of a table whose every sweep would read all of it. `filter` is what lets rows of it
-    /// be due.
+    /// Warns of a table whose due rows no index leads to. `filter` is what lets rows of it be due.
     pub fn advise_index(
         &self,
         relation: pg_sys::Oid,
@@ -101,7 +100,7 @@ impl Facts {
         // PostgreSQL cannot make an index of a partitioned table concurrently.
         let how = if self.kind == "p" { "" } else { " CONCURRENTLY" };
         let hint = format!(
-            "Every sweep reads the whole table; run CREATE INDEX{how} ON {name} ({quoted});"
+            "Rows that are due are found by a slow scan; run CREATE INDEX{how} ON {name} ({quoted});"
         );
         let message = format!("table {name} has no index that leads with {quoted}");
         say::warn_hint(PgSqlErrorCode::ERRCODE_WARNING, &message, &hint);

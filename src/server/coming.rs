@@ -3,7 +3,8 @@
 use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::indexed::{self, By};
-use super::pass::{Host, Memory};
+use super::memory::Memory;
+use super::pass::Host;
 use super::prepared::with_snapshot_of_now;
 use super::sandbox::as_owner;
 use super::sql::{self, Arg, Row};
@@ -42,7 +43,8 @@ pub fn due_in<H: Host>(
             Arg::Int8(LOOK_AHEAD),
         ];
         let due = |row: &Row| Ok(row.int8(1));
-        if let Some(kept) = memory.statements.as_ref().filter(|_| memory.indexed == Some(true)) {
+        let whole = memory.indexed == Some(By::Whole);
+        if let Some(kept) = memory.statements.as_ref().filter(|_| whole) {
             return as_owner(target.owner, restriction, || {
                 with_snapshot_of_now(|| kept.next.read(&args, due))
             });

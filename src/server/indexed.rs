@@ -36,16 +36,7 @@ pub fn by(relation: pg_sys::Oid, column: &str, filter: Option<&str>) -> Result<B
     })
 }
 
-/// Whether all rows of `relation` are found so.
-pub fn whole(relation: pg_sys::Oid, column: &str) -> Result<bool, Failure> {
-    Ok(by(relation, column, None)? == By::Whole)
-}
-
-/// By what the next row of `target` is found.
+/// By what the due rows of `target` are found.
 pub fn serves(target: &Target, watched: &Watched) -> Result<By, Failure> {
-    match &watched.filter {
-        // Whatever there is.
-        None => Ok(By::Whole),
-        filter => by(target.relation, &watched.deadline.column, filter.as_deref()),
-    }
+    by(target.relation, &watched.deadline.column, watched.filter.as_deref())
 }

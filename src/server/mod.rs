@@ -21,6 +21,9 @@
 //! | `indexed` | which index leads to the rows that are due |
 //! | `relation` | a table under lock, as it is now |
 //! | `pass` | one policy's part of a sweep, the same for worker and function |
+//! | `blocks` | the same, where no index leads to what is due |
+//! | `memory` | what passes remember |
+//! | `quarantine` | the quarantine as it is written down |
 //! | `reaper` | reading and reaping the rows of one table, as its owner |
 //! | `range` | a batch that is a range of the index |
 //! | `counted` | a `DELETE` along an index that ends after so many rows |
@@ -50,6 +53,7 @@
 //! | `say` | lines of the log |
 
 pub mod announcement;
+pub mod blocks;
 pub mod board;
 pub mod brake;
 pub mod catalog;
@@ -73,6 +77,7 @@ mod leadership;
 pub mod lease_lock;
 mod lease_row;
 mod lease_table;
+pub mod memory;
 mod moves;
 mod orphans;
 pub mod pass;

@@ -2,24 +2,23 @@
 //!
 //! [`crate::decide::walk`] says which rows a batch takes, and [`super::reaper`] takes them.
 
+use super::blocks::Blocks;
 use super::clock::{server_now, ticks};
 use super::extension::Extension;
 use super::failure::Failure;
+use super::indexed::By;
+use super::memory::Memory;
 use super::orphans;
 use super::quarantine;
 use super::reaper::Reaper;
 use super::sandbox::Restriction;
-use super::sql::{self, Arg};
 use super::statements::Statements;
 use super::target::{Target, Watched};
 use crate::decide::config::Settings;
 use crate::decide::orphan::Rule;
-use crate::decide::progress::{Ahead, Pass, Progress, Then};
+use crate::decide::progress::Pass;
 use crate::decide::quarantine::Quarantine;
-use crate::decide::rota::Probes;
-use crate::decide::stuck::{STUCK_STEP, StuckScan};
 use crate::decide::walk::{self, Bounds, Pace};
-use crate::decide::{ServerTime, Ticks, micros};
 use pgrx::pg_sys;
 use std::time::Duration;
 
@@ -83,8 +82,9 @@ pub struct Limits {
     pub quarantine: usize,
     /// How long a row is left alone that goes there.
     pub first_wait: Duration,
-    /// Whether all rows in quarantine are tried again, and not just those whose time has come.
-    pub tries_all: bool,
+    /// Somebody wants to see all of it done: all rows in quarantine are tried again, and not just
+    /// those whose time has come; all blocks are scanned, and not just some.
+    pub by_hand: bool,
 }
 
 impl Limits {
@@ -102,63 +102,13 @@ impl Limits {
             stuck_timeout,
             quarantine: settings.quarantine_limit,
             first_wait: settings.interval,
-            tries_all: false,
+            by_hand: false,
         }
     }
 }
 
-/// What the passes of one table remember.
-pub struct Memory {
-    /// What `progress` is about.
-    watched: Option<Watched>,
-    progress: Progress,
-    stuck: StuckScan,
-    pace: Pace,
-    /// Whether an index leads with the deadline; `None`: not looked yet.
-    pub indexed: Option<bool>,
-    /// What was due then has had its turn.
-    pub cutoff_at: ServerTime,
-    /// When the next deadline is asked for.
-    pub probes: Probes,
-    /// Those of the last visit, with their plans.
-    pub statements: Option<Statements>,
-    /// Rows that are past their deadline and cannot be reaped; `None`: not read yet.
-    quarantine: Option<Quarantine>,
-    /// Rows without progress that cannot.
-    stuck_quarantine: Quarantine,
-}
-
-impl Memory {
-    pub fn new(batch_size: usize) -> Self {
-        Memory {
-            watched: None,
-            progress: Progress::default(),
-            stuck: StuckScan::default(),
-            pace: Pace::new(batch_size),
-            indexed: None,
-            cutoff_at: ServerTime::MIN,
-            probes: Probes::default(),
-            statements: None,
-            quarantine: None,
-            stuck_quarantine: Quarantine::default(),
-        }
-    }
-
-    /// The scan for rows without progress begins anew, at once: its timeout may be another. So does
-    /// what is known of the quarantine, where somebody may have lent a hand.
-    pub fn try_again(&mut self) {
-        self.stuck = StuckScan::default();
-        self.quarantine = None;
-        self.stuck_quarantine = Quarantine::default();
-    }
-
-    /// When the next step of the scan for rows without progress is due.
-    pub fn stuck_due(&self) -> Ticks {
-        self.stuck.due
-    }
-}
-
-/// Reaps the rows of one table that are past `expires_at`.
+/// Reaps the rows of one table that are past their deadline. Where no index leads to them, one step of
+/// a scan is taken when it is due.
 pub fn expired<H: Host>(
     host: &mut H,
     target: &Target,
@@ -167,11 +117,7 @@ pub fn expired<H: Host>(
     limits: &Limits,
 ) -> Result<End, Stop> {
     if memory.watched.as_ref() != Some(watched) {
-        // A place in the order of one column is none in that of another.
-        memory.progress = Progress::default();
-        memory.indexed = None;
-        memory.quarantine = None;
-        memory.watched = Some(watched.clone());
+        memory.forget(watched);
     }
     let began = ticks();
     let now = server_now();
@@ -185,8 +131,23 @@ pub fn expired<H: Host>(
     };
     let kept = memory.statements.take().filter(|kept| kept.are_for(target, watched));
     let statements = kept.unwrap_or_else(|| Statements::new(target, watched));
-    let mut reaper = Reaper::new(host, target, watched, Rule::Expired, limits, statements);
-    memory.indexed = Some(reaper.look_for_index(memory.indexed)?);
+    let rule = Rule::Expired;
+    let mut reaper = Reaper::new(host, target, watched, rule, limits, statements);
+    let indexed = reaper.look_for_index(memory.indexed)?;
+    memory.indexed = Some(indexed);
+    if indexed == By::Nothing {
+        memory.cutoff_at = now;
+        let of = Blocks { target, watched, rule, cutoff: bound, again: Duration::ZERO };
+        let statements = reaper.statements;
+        let end = of.scan(host, &mut memory.scan, &mut memory.pace, &mut quarantine, limits);
+        if memory.scan.next_block == 0 {
+            // Somebody may have made one.
+            memory.indexed = None;
+        }
+        memory.statements = Some(statements);
+        memory.quarantine = Some(quarantine);
+        return end;
+    }
     let mut pass = memory.progress.resume(bound, ticks());
     // One that goes on has the cutoff that it began with.
     if pass.cutoff == bound {
@@ -208,7 +169,6 @@ pub fn expired<H: Host>(
         memory.progress.walked_over(&mut pass, now, over);
     }
     host.settle();
-    let rule = Rule::Expired;
     let recorded =
         quarantine::record(host, target, watched, rule, limits, &mut pass, &mut quarantine);
     memory.quarantine = Some(quarantine);
@@ -228,7 +188,7 @@ pub fn expired<H: Host>(
 }
 
 /// Tries rows in quarantine again whose time has come, and then all others.
-fn turn<H: Host>(
+pub fn turn<H: Host>(
     reaper: &mut Reaper<H>,
     pass: &mut Pass,
     pace: &mut Pace,
@@ -243,7 +203,7 @@ fn turn<H: Host>(
         now,
         first_wait: limits.first_wait,
     };
-    let due = match limits.tries_all {
+    let due = match limits.by_hand {
         true => quarantine.all(),
         false => quarantine.due(now, began),
     };
@@ -254,51 +214,4 @@ fn turn<H: Host>(
         outcome?;
     }
     walk::walk(reaper, pass, pace, quarantine, &bounds)
-}
-
-/// Takes one step of the scan for rows without progress; `None` where the rule is off or the
-/// table has no `last_progress_at`.
-pub fn stuck<H: Host>(
-    host: &mut H,
-    target: &Target,
-    watched: &Watched,
-    memory: &mut Memory,
-    limits: &Limits,
-) -> Result<Option<End>, Stop> {
-    let moves = watched.barrier.is_some_and(|shape| shape.last_progress_at);
-    let Some(timeout) = limits.stuck_timeout.filter(|_| moves) else {
-        return Ok(None);
-    };
-    let watched = Watched { barrier: watched.barrier, ..Watched::column("last_progress_at") };
-    let began = ticks();
-    let mut pass = Pass::unordered(server_now().saturating_sub(micros(timeout)));
-    let first = memory.stuck.next_block;
-    let blocks = host.read(target, || blocks(target.relation))?;
-    let (rule, statements) = (Rule::Stuck(timeout), Statements::new(target, &watched));
-    let mut reaper = Reaper::new(host, target, &watched, rule, limits, statements);
-    let mut rows = reaper.stuck(first, first.saturating_add(STUCK_STEP), &pass)?;
-    let quarantine = &mut memory.stuck_quarantine;
-    rows.retain(|row| !quarantine.holds(row));
-    pass.ahead = Some(Ahead::new(rows, Then::End));
-    let outcome = turn(&mut reaper, &mut pass, &mut memory.pace, quarantine, limits);
-    host.settle();
-    let recorded = quarantine::record(host, target, &watched, rule, limits, &mut pass, quarantine);
-    orphans::log_rest(target, &watched, &pass);
-    let outcome = outcome?;
-    recorded?;
-    if outcome == End::CutShort {
-        // The same step again, at once: what it had reaped is gone by then.
-        return Ok(Some(End::CutShort));
-    }
-    let last = memory.stuck.step_done(blocks, began, ticks(), timeout);
-    Ok(Some(if last { End::Done } else { End::CutShort }))
-}
-
-/// How many blocks a table has.
-fn blocks(relation: pg_sys::Oid) -> Result<u32, Failure> {
-    let statement = "SELECT pg_catalog.pg_relation_size($1) \
-                     OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8";
-    let found = sql::query(statement, &[Arg::Oid(relation)], |row| Ok(row.int8(1)))?;
-    let blocks = found.into_iter().flatten().next().unwrap_or(0);
-    Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
 }

@@ -2,7 +2,7 @@
 
 use super::clock::{server_now, ticks};
 use super::failure::Failure;
-use super::indexed;
+use super::indexed::{self, By};
 use super::orphans;
 use super::pass::{Host, Limits, Stop};
 use super::prepared::with_snapshot_of_now;
@@ -34,12 +34,12 @@ pub struct Reaper<'a, H> {
     rule: Rule,
     log_limit: usize,
     pub statements: Statements,
-    /// Whether an index leads with the deadline; `None`: not looked yet.
-    pub indexed: Option<bool>,
+    /// What index leads with the deadline; `None`: not looked yet.
+    pub indexed: Option<By>,
     /// When the first read ended, and how long it took without the wait for its lock.
     pub first_read: Option<(Ticks, Duration)>,
     /// How long the last read took.
-    last_read: Duration,
+    pub last_read: Duration,
     /// How long those took that found rows in quarantine.
     pub read_over: Duration,
 }
@@ -69,15 +69,11 @@ impl<'a, H: Host> Reaper<'a, H> {
         }
     }
 
-    /// Whether an index leads with the deadline, as it was `known` to be, or as it is found to be.
-    pub fn look_for_index(&mut self, known: Option<bool>) -> Result<bool, Failure> {
+    /// What index leads with the deadline, as it was `known` to be, or as it is found to be.
+    pub fn look_for_index(&mut self, known: Option<By>) -> Result<By, Failure> {
         let indexed = match known {
             Some(known) => known,
-            None => {
-                let relation = self.target.relation;
-                let column = &self.watched.deadline.column;
-                self.host.read(self.target, || indexed::whole(relation, column))?
-            }
+            None => self.host.read(self.target, || indexed::serves(self.target, self.watched))?,
         };
         self.indexed = Some(indexed);
         Ok(indexed)
@@ -88,16 +84,15 @@ impl<'a, H: Host> Reaper<'a, H> {
         &mut self,
         work: impl FnOnce(&Statements) -> Result<Vec<T>, Failure>,
     ) -> Result<Vec<T>, Failure> {
-        let Target { owner, relation, .. } = *self.target;
-        let restriction = self.host.restriction(owner);
-        let (statements, column) = (&self.statements, &self.watched.deadline.column);
+        let (target, watched, statements) = (self.target, self.watched, &self.statements);
+        let restriction = self.host.restriction(target.owner);
         let mut since = None;
         let mut found = None;
         let outcome = self.host.read(self.target, || {
             since = Some(ticks());
-            let rows = as_owner(owner, restriction, || work(statements))?;
+            let rows = as_owner(target.owner, restriction, || work(statements))?;
             if !rows.is_empty() {
-                found = Some(indexed::whole(relation, column)?);
+                found = Some(indexed::serves(target, watched)?);
             }
             Ok(rows)
         });
@@ -128,10 +123,10 @@ impl<'a, H: Host> Reaper<'a, H> {
         self.read(|statements| sql::query(statement(statements), args, |row| due(row, of)))
     }
 
-    /// The rows without progress in the blocks from `first` up to `end`.
-    pub fn stuck(&mut self, first: u32, end: u32, pass: &Pass) -> Result<Vec<Due>, Failure> {
+    /// The due rows in the blocks from `first` up to `end`.
+    pub fn blocks(&mut self, first: u32, end: u32, pass: &Pass) -> Result<Vec<Due>, Failure> {
         let edge = |block| Arg::Tid(item_pointer(Tid { block, offset: 0 }));
-        self.tids(|all| &all.stuck, &[self.key(pass.cutoff), edge(first), edge(end)])
+        self.tids(|all| &all.blocks, &[self.key(pass.cutoff), edge(first), edge(end)])
     }
 
     /// Runs one batch as the owner, and takes note of what it reaped. What is logged is durable by
@@ -215,7 +210,7 @@ impl<H: Host> Rows for Reaper<'_, H> {
     type Stop = Stop;
 
     fn indexed(&self) -> bool {
-        self.indexed == Some(true)
+        self.indexed == Some(By::Whole)
     }
 
     fn first(

@@ -1,12 +1,15 @@
 //! The worker's sweep: every policy that is due, one after the other, each with its failures
 //! kept to itself.
 
+use super::blocks;
 use super::clock::ticks;
 use super::coming;
 use super::failure::Failure;
 use super::fenced::Fenced;
+use super::indexed::By;
 use super::leadership::Leadership;
-use super::pass::{self, End, Host, Limits, Memory, Stop};
+use super::memory::Memory;
+use super::pass::{self, End, Host, Limits, Stop};
 use super::policies;
 use super::quarantine;
 use super::relation;
@@ -243,17 +246,17 @@ fn passes(
     let mut limits = Limits::of(target, settings, u64::MAX);
     limits.batch_size = host.rate().batch(limits.batch_size);
     let end = pass::expired(host, target, watched, memory, &limits)?;
-    let mut stuck_due = None;
+    let mut scan_due = (memory.indexed == Some(By::Nothing)).then_some(memory.scan.due);
     if watched.barrier.is_some_and(|shape| shape.last_progress_at) && limits.stuck_timeout.is_some()
     {
-        if ticks() >= memory.stuck_due() {
-            pass::stuck(host, target, watched, memory, &limits)?;
-        }
-        stuck_due = Some(memory.stuck_due());
+        blocks::stuck(host, target, watched, memory, &limits)?;
+        scan_due = Some(scan_due.map_or(memory.stuck.due, |due| due.min(memory.stuck.due)));
     }
     let cut_short = end == End::CutShort;
     let own_interval = target.sweep_interval.is_some();
-    let due_in = match cut_short || own_interval {
+    // To look for the next deadline is to read all of a table without an index.
+    let too_large = memory.scan.has_steps && matches!(memory.indexed, None | Some(By::Nothing));
+    let due_in = match cut_short || own_interval || too_large {
         true => None,
         false => coming::due_in(host, target, watched, memory, settings.interval)?,
     };
@@ -267,7 +270,7 @@ fn passes(
         interval: target.sweep_interval.unwrap_or(settings.interval),
         own_interval,
         due_in,
-        stuck_due,
+        scan_due,
         free_at: rested,
     };
     Ok((end, visit.next()))

@@ -22,8 +22,8 @@ pub struct Statements {
     pub tie: Prepared,
     /// The next row to fall due.
     pub next: Prepared,
-    /// Rows that stand still in a range of blocks.
-    pub stuck: String,
+    /// Due rows in a range of blocks.
+    pub blocks: String,
     pub range: Reap,
     pub these: Reap,
     pub these_unlocked: Reap,
@@ -91,7 +91,7 @@ impl Statements {
             ahead: fill(include_str!("../../sql/sweep/due.sql")),
             tie: Prepared::by_index(&fill(include_str!("../../sql/sweep/tie.sql"))),
             next: Prepared::by_index(&fill(include_str!("../../sql/sweep/next.sql"))),
-            stuck: fill(include_str!("../../sql/sweep/stuck.sql")),
+            blocks: fill(include_str!("../../sql/sweep/blocks.sql")),
             range: reap(range, Prepared::by_index),
             these: reap(these, Prepared::new),
             these_unlocked: reap(these_unlocked, Prepared::new),

@@ -1,0 +1,124 @@
+//! Passes over the blocks of a table, where no index leads to what is due: a step of some blocks at a
+//! time, so that reading has a small share of the time however large the table is.
+
+use super::clock::{server_now, ticks};
+use super::failure::Failure;
+use super::memory::Memory;
+use super::orphans;
+use super::pass::{End, Host, Limits, Stop, turn};
+use super::quarantine;
+use super::reaper::Reaper;
+use super::sql::{self, Arg};
+use super::statements::Statements;
+use super::target::{Target, Watched};
+use crate::decide::orphan::Rule;
+use crate::decide::progress::{Ahead, Pass, Then};
+use crate::decide::quarantine::Quarantine;
+use crate::decide::scan::{STEP, Scan};
+use crate::decide::walk::Pace;
+use crate::decide::{ServerTime, micros};
+use pgrx::pg_sys;
+use std::time::Duration;
+
+/// What is looked for in the blocks of a table.
+pub struct Blocks<'a> {
+    pub target: &'a Target,
+    pub watched: &'a Watched,
+    pub rule: Rule,
+    /// Rows with a key before this are due.
+    pub cutoff: ServerTime,
+    /// How long after a round began the next one may.
+    pub again: Duration,
+}
+
+/// Takes one step of the scan for rows without progress, or all of them by hand. Nothing where the rule
+/// is off or the table has no `last_progress_at`.
+pub fn stuck<H: Host>(
+    host: &mut H,
+    target: &Target,
+    watched: &Watched,
+    memory: &mut Memory,
+    limits: &Limits,
+) -> Result<(), Stop> {
+    let moves = watched.barrier.is_some_and(|shape| shape.last_progress_at);
+    let Some(timeout) = limits.stuck_timeout.filter(|_| moves) else {
+        return Ok(());
+    };
+    let watched = &Watched { barrier: watched.barrier, ..Watched::column("last_progress_at") };
+    let cutoff = server_now().saturating_sub(micros(timeout));
+    let of = Blocks { target, watched, rule: Rule::Stuck(timeout), cutoff, again: timeout / 4 };
+    let Memory { stuck, pace, stuck_quarantine, .. } = memory;
+    of.scan(host, stuck, pace, stuck_quarantine, limits).map(|_| ())
+}
+
+impl Blocks<'_> {
+    /// Takes the next step if it is due, or by hand all of them.
+    pub fn scan<H: Host>(
+        &self,
+        host: &mut H,
+        scan: &mut Scan,
+        pace: &mut Pace,
+        quarantine: &mut Quarantine,
+        limits: &Limits,
+    ) -> Result<End, Stop> {
+        if !limits.by_hand && ticks() < scan.due {
+            return Ok(End::Done);
+        }
+        let (all, mut limits) = (limits.by_hand, *limits);
+        loop {
+            let began = ticks();
+            let blocks = host.read(self.target, || blocks(self.target.relation))?;
+            let (end, reaped, read) =
+                self.step(host, scan.next_block, pace, quarantine, &limits)?;
+            if end == End::CutShort {
+                // The same step again, at once: what it had reaped is gone by then.
+                return Ok(End::CutShort);
+            }
+            let last = scan.step_done(blocks, began, ticks(), read, self.again);
+            limits.max_rows = limits.max_rows.saturating_sub(reaped);
+            if last || !all || limits.max_rows == 0 {
+                return Ok(end);
+            }
+            // What is in quarantine was tried with the first step.
+            limits.by_hand = false;
+        }
+    }
+
+    /// Reaps what is due in the blocks from `first` on: how far it came, how many rows went, and how
+    /// long it took to read the blocks.
+    fn step<H: Host>(
+        &self,
+        host: &mut H,
+        first: u32,
+        pace: &mut Pace,
+        quarantine: &mut Quarantine,
+        limits: &Limits,
+    ) -> Result<(End, u64, Duration), Stop> {
+        let Blocks { target, watched, rule, .. } = *self;
+        let mut pass = Pass::unordered(self.cutoff);
+        let statements = Statements::new(target, watched);
+        let mut reaper = Reaper::new(host, target, watched, rule, limits, statements);
+        let rows = reaper.blocks(first, first.saturating_add(STEP), &pass)?;
+        let read = reaper.last_read;
+        let mut ahead = Ahead::new(rows, Then::End);
+        ahead.leave_out(|row| quarantine.holds(row));
+        pass.ahead = Some(ahead);
+        let outcome = turn(&mut reaper, &mut pass, pace, quarantine, limits);
+        host.settle();
+        let recorded =
+            quarantine::record(host, target, watched, rule, limits, &mut pass, quarantine);
+        orphans::log_rest(target, watched, &pass);
+        let end = outcome?;
+        recorded?;
+        Ok((end, pass.reaped(), read))
+    }
+}
+
+/// How many blocks a table has.
+fn blocks(relation: pg_sys::Oid) -> Result<u32, Failure> {
+    let statement = "SELECT pg_catalog.pg_relation_size($1) \
+                     OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8";
+    let found = sql::query(statement, &[Arg::Oid(relation)], |row| Ok(row.int8(1)))?;
+    let blocks = found.into_iter().flatten().next().unwrap_or(0);
+    Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
+}
