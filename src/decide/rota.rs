@@ -35,13 +35,16 @@ const CHEAP: Duration = Duration::from_millis(5);
 pub struct Probes {
     /// Not before this.
     pub next: Ticks,
+    /// How long the last one took.
+    last: Duration,
 }
 
 impl Probes {
     /// One that ended then `took` so long. Where no index serves, it reads the whole table, and may
-    /// not be had after every visit.
+    /// not be had after every visit. Whatever else held up a single one says nothing of the table.
     pub fn done(&mut self, ended: Ticks, took: Duration) {
-        self.next = if took < CHEAP { ended } else { schedule::next_walk(ended, took) };
+        let costs = took.min(std::mem::replace(&mut self.last, took));
+        self.next = if costs < CHEAP { ended } else { schedule::next_walk(ended, costs) };
     }
 }
 
@@ -167,7 +170,11 @@ mod tests {
         probes.done(ms(1000), ms(1));
         assert_eq!(probes.next, ms(1000));
         probes.done(ms(1000), ms(50));
-        assert_eq!(probes.next, ms(6000));
+        assert_eq!(probes.next, ms(1000), "it may have been held up");
+        probes.done(ms(2000), ms(60));
+        assert_eq!(probes.next, ms(7000));
+        probes.done(ms(7000), ms(1));
+        assert_eq!(probes.next, ms(7000));
     }
 
     #[test]
