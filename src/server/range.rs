@@ -51,7 +51,8 @@ impl Range {
         if doing.tells {
             return Ok(None);
         }
-        let delete = || all.range.quiet().delete_counted(&self.to(self.until), self.most as u64);
+        let statement = all.range.of(doing.tells);
+        let delete = || statement.delete_counted(&self.to(self.until), self.most as u64);
         Ok(doing.patiently(delete)?.map(|done| {
             let next = done.next.map(|next| key_of(next, self.of));
             ((done.reaped, vec![]), done.read, Cut::of(self.from, next))

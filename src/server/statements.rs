@@ -36,11 +36,6 @@ pub struct Reap {
 }
 
 impl Reap {
-    /// The one that returns nothing.
-    pub fn quiet(&self) -> &Prepared {
-        &self.quiet
-    }
-
     /// The one that returns what a log line says, or the one that returns nothing: telling costs.
     pub fn of(&self, tells: bool) -> &Prepared {
         if tells { &self.telling } else { &self.quiet }
