@@ -6,7 +6,7 @@ RESET client_min_messages;
 CREATE TABLE jobs (
   execution_id text PRIMARY KEY, organization_id text, remaining integer,
   expires_at timestamptz, last_progress_at timestamptz);
--- Without an index on the deadline each sweep reads it all.
+-- Without an index on the deadline it is scanned.
 SELECT pg_reaper_adopt('jobs');
 SELECT id, relation, kind, builtin FROM pg_reaper_policy ORDER BY id;
 
