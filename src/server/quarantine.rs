@@ -6,6 +6,7 @@
 use super::clock::iso;
 use super::extension::Extension;
 use super::failure::Failure;
+use super::kept;
 use super::orphans;
 use super::pass::{Host, Limits, Stop};
 use super::reaper::{item_pointer, tid};
@@ -199,7 +200,7 @@ fn write(
             Arg::Int8(i64::from(held.tries)),
             Arg::Time(held.next_try),
         ];
-        sql::execute(&statement, &args)?;
+        kept::run(&statement, &args, |_| Ok(()))?;
     }
     Ok(())
 }
