@@ -6,7 +6,6 @@
 //! `DELETE` that is a range which ends there, so all that belongs to one is done as ever: the
 //! check of a row that was changed meanwhile, triggers of either kind, foreign keys.
 
-use super::failure::Failure;
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
 
@@ -41,15 +40,13 @@ pub unsafe fn delete(
     cached: *const pg_sys::CachedPlan,
     (types, values, nulls): (*const pg_sys::Oid, *const pg_sys::Datum, *const c_char),
     most: u64,
-) -> Result<Option<Counted>, Failure> {
+) -> Option<Counted> {
     // SAFETY: as promised above. What the executor makes is in the memory of the query, and goes
     // with it, or with the transaction when an error is raised; the gate is on our stack, and
     // nobody comes to it but the node that runs in here.
     unsafe {
         let statement = only((*cached).stmt_list).cast::<pg_sys::PlannedStmt>();
-        let Some(column) = statement.as_ref().and_then(|statement| ordered_by(statement)) else {
-            return Ok(None);
-        };
+        let column = ordered_by(statement.as_ref()?)?;
         let mut gate = Gate { scan: None, column, most, read: 0, next: None };
         let gate = &raw mut gate;
         let params = pg_sys::makeParamList((*source).num_params);
@@ -64,7 +61,7 @@ pub unsafe fn delete(
         // For a hook that is not set: the one place that is ours in what a node can reach.
         (*params).paramFetchArg = gate.cast();
         let query = pg_sys::CreateQueryDesc(
-            std::ptr::from_ref(&*statement).cast_mut(),
+            statement,
             (*source).query_string,
             pg_sys::GetActiveSnapshot(),
             std::ptr::null_mut(),
@@ -83,7 +80,7 @@ pub unsafe fn delete(
         pg_sys::ExecutorEnd(query);
         pg_sys::FreeQueryDesc(query);
         pg_sys::CommandCounterIncrement();
-        Ok(Some(Counted { read: (*gate).read, reaped, next: (*gate).next }))
+        Some(Counted { read: (*gate).read, reaped, next: (*gate).next })
     }
 }
 

@@ -67,8 +67,10 @@ impl Prepared {
                 let sources = pg_sys::SPI_plan_get_plan_sources(plan);
                 let source = (*(*sources).elements).ptr_value.cast();
                 let cached = by_index(|| pg_sys::SPI_plan_get_cached_plan(plan));
-                done = counted::delete(source, cached, (types, values, nulls), most)?;
-                pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+                if !cached.is_null() {
+                    done = counted::delete(source, cached, (types, values, nulls), most);
+                    pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+                }
             }
             Ok(0)
         })?;
