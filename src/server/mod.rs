@@ -25,6 +25,7 @@
 //! | `memory` | what passes remember |
 //! | `quarantine` | the quarantine as it is written down |
 //! | `reaper` | reading and reaping the rows of one table, as its owner |
+//! | `batch` | a batch under way: how it deletes, and what it means when it fails |
 //! | `range` | a batch that is a range of the index |
 //! | `counted` | a `DELETE` along an index that ends after so many rows |
 //! | `orphans` | logging what was reaped |
@@ -53,6 +54,7 @@
 //! | `say` | lines of the log |
 
 pub mod announcement;
+mod batch;
 pub mod blocks;
 pub mod board;
 pub mod brake;

@@ -4,9 +4,10 @@
 //! Otherwise its end is found first: where rows are told of one by one, or some are left out, which
 //! count as well; and where the index does not go from the earliest deadline to the latest.
 
+use super::batch::{Doing, Reaped};
 use super::failure::Failure;
 use super::prepared::{Prepared, with_snapshot_of_now};
-use super::reaper::{Doing, Reaped, key};
+use super::reaper::key;
 use super::sql::{Arg, key_of};
 use super::statements::Statements;
 use crate::decide::ServerTime;

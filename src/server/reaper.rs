@@ -1,5 +1,6 @@
 //! Reading and reaping the rows of one table, as its owner.
 
+use super::batch::{Doing, Reaped};
 use super::clock::{server_now, ticks};
 use super::failure::Failure;
 use super::indexed::{self, By};
@@ -7,24 +8,18 @@ use super::orphans;
 use super::pass::{Host, Limits, Stop};
 use super::prepared::with_snapshot_of_now;
 use super::range::Range;
-use super::sandbox::{as_owner, with_lock_timeout};
+use super::sandbox::as_owner;
 use super::sql::{self, Arg, Row, required};
-use super::statements::{Reap, Statements};
+use super::statements::Statements;
 use super::target::{Target, Watched};
 use crate::decide::deadline::ColumnType;
-use crate::decide::fault::{Fault, fault};
-use crate::decide::orphan::{Orphan, Rule};
+use crate::decide::orphan::Rule;
 use crate::decide::progress::{Due, Pass, Tid};
 use crate::decide::quarantine::Why;
 use crate::decide::walk::{Ranged, Rows, Snag};
 use crate::decide::{ServerTime, Ticks};
 use pgrx::pg_sys;
-use std::cell::Cell;
 use std::time::Duration;
-
-/// How long a batch waits for a lock before it is taken by another road. Somebody who waits for a
-/// row that the batch has deleted waits so much longer.
-const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Reads and reaps as the owner of one table.
 pub struct Reaper<'a, H> {
@@ -137,72 +132,20 @@ impl<'a, H: Host> Reaper<'a, H> {
         work: impl FnOnce(&Statements, &Doing) -> Result<(Reaped, T), Failure>,
     ) -> Result<(u64, T), Snag<Stop>> {
         let room = self.log_limit.saturating_sub(pass.logged);
-        let (waits, reaps) = (Cell::new(false), Cell::new(false));
-        let doing = Doing { rule: self.rule, tells: room > 0, waits, reaps };
+        let doing = Doing::new(self.rule, room > 0);
         let owner = self.target.owner;
         let restriction = self.host.restriction(owner);
         let statements = &self.statements;
         let outcome = self.host.batch(self.target, doing.tells, || {
             as_owner(owner, restriction, || with_snapshot_of_now(|| work(statements, &doing)))
         });
-        let ((reaped, mut told), rest) = outcome.map_err(|stop| {
-            let Stop::Failed(failure) = &stop else { return Snag::Stop(stop) };
-            match fault(&failure.sqlstate()) {
-                Fault::Lock if doing.waits.get() => Snag::MetALock,
-                Fault::Time => Snag::Cancelled(stop),
-                Fault::Row if doing.reaps.get() => Snag::Row(stop),
-                Fault::Lock | Fault::Row | Fault::Table => Snag::Stop(stop),
-            }
-        })?;
+        let ((reaped, mut told), rest) = outcome.map_err(|stop| doing.snag(stop))?;
         self.host.reaped(reaped);
         told.truncate(room);
         orphans::log(self.target, self.rule, server_now(), &told);
         pass.logged += told.len();
         pass.unlogged += reaped - told.len() as u64;
         Ok((reaped, rest))
-    }
-}
-
-/// How many rows went, and what is to be said of them.
-pub type Reaped = (u64, Vec<Orphan>);
-
-/// A batch under way.
-pub struct Doing {
-    rule: Rule,
-    /// Whether its rows are logged.
-    pub tells: bool,
-    /// Whether it may be waiting for a lock that it can do without.
-    waits: Cell<bool>,
-    /// Whether it is deleting rows, and not about something else.
-    reaps: Cell<bool>,
-}
-
-impl Doing {
-    /// Deletes, and passes over what the statement passes over.
-    pub fn reap(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
-        let rule = self.rule;
-        self.reaps.set(true);
-        let reaped = statement.of(self.tells).write(args, |row| {
-            Ok(Orphan {
-                execution_id: row.text(1),
-                organization_id: row.text(2),
-                remaining: row.int8(3),
-                deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
-            })
-        })?;
-        self.reaps.set(false);
-        Ok(reaped)
-    }
-
-    /// Deletes, and waits a moment for locks. Nobody can be passed over without a wait by a plain
-    /// `DELETE`, which is the fast one.
-    pub fn patiently<T>(&self, delete: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        self.waits.set(true);
-        self.reaps.set(true);
-        let done = with_lock_timeout(PATIENCE, delete)?;
-        self.waits.set(false);
-        self.reaps.set(false);
-        Ok(done)
     }
 }
 

@@ -1,0 +1,76 @@
+//! A batch under way: how it deletes, and what it means when it fails.
+
+use super::failure::Failure;
+use super::orphans;
+use super::pass::Stop;
+use super::sandbox::with_lock_timeout;
+use super::sql::{Arg, required};
+use super::statements::Reap;
+use crate::decide::fault::{Fault, fault};
+use crate::decide::orphan::{Orphan, Rule};
+use crate::decide::walk::Snag;
+use std::cell::Cell;
+use std::time::Duration;
+
+/// How long a batch waits for a lock before it is taken by another road. Somebody who waits for a
+/// row that the batch has deleted waits so much longer.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How many rows went, and what is to be said of them.
+pub type Reaped = (u64, Vec<Orphan>);
+
+/// A batch under way.
+pub struct Doing {
+    rule: Rule,
+    /// Whether its rows are logged.
+    pub tells: bool,
+    /// Whether it may be waiting for a lock that it can do without.
+    waits: Cell<bool>,
+    /// Whether it is deleting rows, and not about something else.
+    reaps: Cell<bool>,
+}
+
+impl Doing {
+    pub fn new(rule: Rule, tells: bool) -> Doing {
+        Doing { rule, tells, waits: Cell::new(false), reaps: Cell::new(false) }
+    }
+
+    /// Deletes, and passes over what the statement passes over.
+    pub fn reap(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
+        let rule = self.rule;
+        self.reaps.set(true);
+        let reaped = statement.of(self.tells).write(args, |row| {
+            Ok(Orphan {
+                execution_id: row.text(1),
+                organization_id: row.text(2),
+                remaining: row.int8(3),
+                deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
+            })
+        })?;
+        self.reaps.set(false);
+        Ok(reaped)
+    }
+
+    /// Deletes, and waits a moment for locks. Nobody can be passed over without a wait by a plain
+    /// `DELETE`, which is the fast one.
+    pub fn patiently<T>(&self, delete: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        self.waits.set(true);
+        self.reaps.set(true);
+        let done = with_lock_timeout(PATIENCE, delete)?;
+        self.waits.set(false);
+        self.reaps.set(false);
+        Ok(done)
+    }
+
+    /// What it means that the batch was rolled back for this.
+    pub fn snag(&self, stop: Stop) -> Snag<Stop> {
+        let Stop::Failed(failure) = &stop else { return Snag::Stop(stop) };
+        match fault(&failure.sqlstate()) {
+            Fault::Lock if self.waits.get() => Snag::MetALock,
+            Fault::Time => Snag::Cancelled(stop),
+            // Neither the lease nor what else a batch is about knows of rows.
+            Fault::Row if self.reaps.get() => Snag::Row(stop),
+            Fault::Lock | Fault::Row | Fault::Table => Snag::Stop(stop),
+        }
+    }
+}
