@@ -28,7 +28,7 @@ CONFIG = {
 }
 
 # What a server has that says nothing of it.
-DEFAULT_DUTY_CYCLE = "25"
+DEFAULT_DUTY_CYCLE = "2"
 
 COLUMNS = """
     execution_id text NOT NULL,

@@ -14,7 +14,7 @@ from bench.figures import number, percentile
 from bench.gone import lateness
 from bench.reaper import COUNTER
 from bench.report import Report, Table
-from bench.stage import Stage
+from bench.stage import DEFAULT_DUTY_CYCLE, Stage
 from bench.verdict import Check
 
 NUMBER = 7
@@ -56,7 +56,9 @@ def measure(stage: Stage) -> Report:
     for name in smalls:
         stage.table(name, 0, 0)
     reaper.afresh(stage)
+    stage.set(**{"pg_reaper.duty_cycle": DEFAULT_DUTY_CYCLE})
     play = watch(stage, smalls, LARGE * backlog)
+    stage.set(**{"pg_reaper.duty_cycle": None})
     stage.say(f"worst lateness {max(play.late.values()):.2f} s; backlogs gone after {play.drained:.1f} s")
     return report(play, backlog)
 

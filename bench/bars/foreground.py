@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 600.0
 METHOD = """\
 pgbench (`simple-update`, scale {scale}, {clients} clients, {rate} transactions a second due at random
 times, which is {share:.0%} of what it reaches here when nothing holds it back; latency counted from when each was due)
-while a backlog of {expired:,} of {rows:,} rows drains at default settings (so the worker rests, `duty_cycle` = 25),
+while a backlog of {expired:,} of {rows:,} rows drains at default settings (so the worker rests, `duty_cycle` = {duty_cycle}),
 and without the reaper, in pairs that take turns in going first. The p99 with the reaper is that of the transactions
 that ended while the backlog drained, and only those; the one without is over {quiet:.0f} seconds. Each run starts
 with a checkpoint and {lead:g} seconds that do not count.
@@ -76,7 +76,7 @@ def measure(stage: Stage) -> Report:
     stage.set(**{"pg_reaper.duty_cycle": None})
     method = METHOD.format(
         scale=pgbench.TABLES_SCALE, clients=pgbench.CLIENTS, rate=rate, share=pgbench.SHARE_OF_MOST, rows=rows,
-        expired=expired, quiet=quiet, lead=LEAD_IN_SECONDS,
+        expired=expired, quiet=quiet, lead=LEAD_IN_SECONDS, duty_cycle=DEFAULT_DUTY_CYCLE,
     )  # fmt: skip
     return report(method, pairs, expired)
 

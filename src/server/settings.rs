@@ -24,7 +24,7 @@ static LEADERSHIP: GucSetting<LeadershipSetting> =
     GucSetting::<LeadershipSetting>::new(LeadershipSetting::lease);
 static LEASE_TABLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static STUCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
-static DUTY_CYCLE: GucSetting<i32> = GucSetting::<i32>::new(25);
+static DUTY_CYCLE: GucSetting<i32> = GucSetting::<i32>::new(2);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static STATEMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
