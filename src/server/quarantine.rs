@@ -118,6 +118,9 @@ pub fn record<H: Host>(
         return Ok(());
     }
     let extension = host.extension().clone();
+    if !extension.has_quarantine {
+        return Ok(());
+    }
     let restriction = host.restriction(target.owner);
     let outcome = host.batch(target, true, || {
         let said = as_owner(target.owner, restriction, || read(target, watched, rule, &news))?;
