@@ -10,4 +10,11 @@ LEFT JOIN pg_catalog.pg_class q
   ON q.relnamespace OPERATOR(pg_catalog.=) n.oid
   AND q.relname OPERATOR(pg_catalog.=) 'pg_reaper_quarantine'
   AND q.relkind OPERATOR(pg_catalog.=) 'r'
+  -- Not somebody's table of that name beside an extension that has none.
+  AND EXISTS (
+    SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND d.objid OPERATOR(pg_catalog.=) q.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+      AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+      AND d.refobjid OPERATOR(pg_catalog.=) e.oid)
 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_reaper'

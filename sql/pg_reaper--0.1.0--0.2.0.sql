@@ -42,7 +42,9 @@ CREATE TABLE @extschema@.pg_reaper_quarantine (
 COMMENT ON TABLE @extschema@.pg_reaper_quarantine IS
   'Rows that could not be reaped, each with its error and its next try; passes go round them';
 REVOKE ALL ON @extschema@.pg_reaper_quarantine FROM PUBLIC;
-GRANT SELECT ON @extschema@.pg_reaper_quarantine TO pg_monitor;
+-- But for what the rows say.
+GRANT SELECT (policy, relation, deadline, sqlstate, tries, first_failed_at, last_failed_at, next_try, tid)
+  ON @extschema@.pg_reaper_quarantine TO pg_monitor;
 
 -- The function has a parameter more; whoever may run the old one may run the new one.
 CREATE FUNCTION @extschema@.pg_reaper_sweep(

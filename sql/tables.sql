@@ -86,7 +86,9 @@ CREATE TABLE @extschema@.pg_reaper_quarantine (
 COMMENT ON TABLE @extschema@.pg_reaper_quarantine IS
   'Rows that could not be reaped, each with its error and its next try; passes go round them';
 REVOKE ALL ON @extschema@.pg_reaper_quarantine FROM PUBLIC;
-GRANT SELECT ON @extschema@.pg_reaper_quarantine TO pg_monitor;
+-- But for what the rows say.
+GRANT SELECT (policy, relation, deadline, sqlstate, tries, first_failed_at, last_failed_at, next_try, tid)
+  ON @extschema@.pg_reaper_quarantine TO pg_monitor;
 
 -- Who may read what: a role is granted what it needs, and nothing goes to everybody.
 REVOKE ALL ON @extschema@.pg_barrier_state, @extschema@.pg_reaper_policy,

@@ -7,4 +7,6 @@ FROM @schema@.pg_reaper_policy p WHERE p.id OPERATOR(pg_catalog.=) $1
 ON CONFLICT (policy, relation, tid) DO UPDATE SET
   key = excluded.key, deadline = excluded.deadline, error = excluded.error,
   sqlstate = excluded.sqlstate, tries = excluded.tries, next_try = excluded.next_try,
-  last_failed_at = excluded.last_failed_at
+  last_failed_at = excluded.last_failed_at,
+  -- The first time that it fails it is another row than the one that lay there before.
+  first_failed_at = CASE excluded.tries WHEN 1 THEN excluded.first_failed_at ELSE q.first_failed_at END

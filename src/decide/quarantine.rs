@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The longest that a row is left alone.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// The most rows that are tried again at once.
+/// The most rows that are tried again, or written down, at once.
 const ROUND: usize = 1000;
 
 /// Tries that took `t` are followed by others `SHARE * t` later at the earliest.
@@ -143,9 +143,14 @@ impl Quarantine {
         }
     }
 
-    /// What has changed since the last time.
+    /// What has changed since the last time: no more than is written down at once, the rest the next
+    /// time.
     pub fn take_news(&mut self) -> News {
-        std::mem::take(&mut self.news)
+        let mut news = std::mem::take(&mut self.news);
+        if let Some(&later) = news.failed.keys().nth(ROUND) {
+            self.news.failed = news.failed.split_off(&later);
+        }
+        news
     }
 
     /// What was taken could not be written down, and is to be once more, unless newer.
@@ -259,6 +264,17 @@ mod tests {
         assert_eq!(quarantine.first_from(8), Some(9));
         quarantine.release(&[row(9, 2)]);
         assert_eq!(quarantine.first_from(8), None);
+    }
+
+    #[test]
+    fn much_news_comes_in_portions() {
+        let mut quarantine = Quarantine::default();
+        for offset in 1..=ROUND as u16 + 1 {
+            failed(&mut quarantine, row(7, offset), 0);
+        }
+        assert_eq!(quarantine.take_news().failed.len(), ROUND);
+        assert_eq!(quarantine.take_news().failed.len(), 1);
+        assert!(quarantine.take_news().is_empty());
     }
 
     #[test]

@@ -18,11 +18,10 @@ use super::progress::{Ahead, Due, Pass, Place, Then, Tid};
 use super::quarantine::Quarantine;
 use std::time::Duration;
 
-mod retry;
-mod rows;
+pub mod retry;
+pub mod rows;
 
-pub use retry::retry;
-pub use rows::{Cut, End, Ranged, Rows, Snag};
+use rows::{Cut, End, Rows, Snag};
 
 /// How many tids are read ahead at once: bounds memory (16 bytes each), and how long what was read
 /// waits for its turn.
@@ -32,17 +31,22 @@ const READ_AHEAD: usize = 20_000;
 /// its beginning, dead ones too, so a tie of a million rows is not read in small pieces.
 const READ_TIE: usize = 500_000;
 
+/// How often a row fails alone before it is to blame whatever it looks like.
+const AGAIN: u32 = 3;
+
 /// What the batches of one table have learnt.
 #[derive(Clone, Debug)]
 pub struct Pace {
     size: BatchSize,
     contention: Contention,
+    /// The row that failed alone the last time, and how often in a row.
+    alone: Option<(Due, u32)>,
 }
 
 impl Pace {
     /// `setting` is the most rows in a batch.
     pub fn new(setting: usize) -> Pace {
-        Pace { size: BatchSize::new(setting), contention: Contention::default() }
+        Pace { size: BatchSize::new(setting), contention: Contention::default(), alone: None }
     }
 }
 
@@ -255,7 +259,11 @@ impl<R: Rows> Walk<'_, R> {
     /// The next of the rows that were read ahead failed alone. It goes into quarantine, and `why` is
     /// given back; an error where it cannot.
     fn isolate(&mut self, row: Due, why: R::Stop) -> Result<R::Stop, R::Stop> {
-        let Some(said) = self.rows.why(&why).filter(|_| self.bounds.quarantine > 0) else {
+        let before =
+            self.pace.alone.filter(|(known, _)| *known == row).map_or(0, |(_, times)| times);
+        self.pace.alone = Some((row, before + 1));
+        let said = self.rows.why(&why, before + 1 >= AGAIN);
+        let Some(said) = said.filter(|_| self.bounds.quarantine > 0) else {
             return Err(why);
         };
         let held = self.quarantine.len();

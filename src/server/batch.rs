@@ -8,7 +8,7 @@ use super::sql::{Arg, required};
 use super::statements::Reap;
 use crate::decide::fault::{Fault, fault};
 use crate::decide::orphan::{Orphan, Rule};
-use crate::decide::walk::Snag;
+use crate::decide::walk::rows::Snag;
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -67,6 +67,9 @@ impl Doing {
         let Stop::Failed(failure) = &stop else { return Snag::Stop(stop) };
         match fault(&failure.sqlstate()) {
             Fault::Lock if self.waits.get() => Snag::MetALock,
+            // Of a row that it leads to, by a key that cascades or in a trigger. Fewer rows may do
+            // without, and others do.
+            Fault::Lock if self.reaps.get() => Snag::Cancelled(stop),
             Fault::Time => Snag::Cancelled(stop),
             // Neither the lease nor what else a batch is about knows of rows.
             Fault::Row if self.reaps.get() => Snag::Row(stop),

@@ -68,13 +68,11 @@ impl Blocks<'_> {
         loop {
             let began = ticks();
             let blocks = host.read(self.target, || blocks(self.target.relation))?;
-            let (end, reaped, read) =
-                self.step(host, scan.next_block, pace, quarantine, &limits)?;
+            let (end, reaped) = self.step(host, scan, pace, quarantine, &limits)?;
             if end == End::CutShort {
-                // The same step again, at once: what it had reaped is gone by then.
                 return Ok(End::CutShort);
             }
-            let last = scan.step_done(blocks, began, ticks(), read, self.again);
+            let last = scan.step_done(blocks, began, ticks(), self.again);
             limits.max_rows = limits.max_rows.saturating_sub(reaped);
             if last || !all || limits.max_rows == 0 {
                 return Ok(end);
@@ -84,33 +82,44 @@ impl Blocks<'_> {
         }
     }
 
-    /// Reaps what is due in the blocks from `first` on: how far it came, how many rows went, and how
-    /// long it took to read the blocks.
+    /// Reaps what is due in the next blocks: how far it came, and how many rows went.
     fn step<H: Host>(
         &self,
         host: &mut H,
-        first: u32,
+        scan: &mut Scan,
         pace: &mut Pace,
         quarantine: &mut Quarantine,
         limits: &Limits,
-    ) -> Result<(End, u64, Duration), Stop> {
+    ) -> Result<(End, u64), Stop> {
         let Blocks { target, watched, rule, .. } = *self;
-        let mut pass = Pass::unordered(self.cutoff);
         let statements = Statements::new(target, watched);
         let mut reaper = Reaper::new(host, target, watched, rule, limits, statements);
-        let rows = reaper.blocks(first, first.saturating_add(STEP), &pass)?;
-        let read = reaper.last_read;
-        let mut ahead = Ahead::new(rows, Then::End);
-        ahead.leave_out(|row| quarantine.holds(row));
-        pass.ahead = Some(ahead);
+        let mut pass = match scan.resume(self.cutoff) {
+            Some(pass) => pass,
+            None => {
+                let mut pass = Pass::unordered(self.cutoff);
+                let first = scan.next_block;
+                let rows = reaper.blocks(first, first.saturating_add(STEP), &pass)?;
+                scan.read = reaper.last_read;
+                let mut ahead = Ahead::new(rows, Then::End);
+                ahead.leave_out(|row| quarantine.holds(row));
+                pass.ahead = Some(ahead);
+                pass
+            }
+        };
         let outcome = turn(&mut reaper, &mut pass, pace, quarantine, limits);
         host.settle();
         let recorded =
             quarantine::record(host, target, watched, rule, limits, &mut pass, quarantine);
+        if let Ok(End::CutShort) = outcome {
+            recorded?;
+            scan.pass = Some(pass);
+            return Ok((End::CutShort, 0));
+        }
         orphans::log_rest(target, watched, &pass);
         let end = outcome?;
         recorded?;
-        Ok((end, pass.reaped(), read))
+        Ok((end, pass.reaped()))
     }
 }
 

@@ -157,7 +157,8 @@ unsafe fn column_in_order(index: pg_sys::Relation) -> Option<pg_sys::AttrNumber>
         let family = (*pg_sys::lookup_type_cache(*(*index).rd_opcintype, flags)).btree_opf;
         let ascends = *(*index).rd_indoption & pg_sys::INDOPTION_DESC as i16 == 0;
         let column = *(*(*index).rd_index).indkey.values.as_ptr();
-        (*(*index).rd_opfamily == family && ascends).then_some(column)
+        // No number: an expression, though it may be as good as a column.
+        (column > 0 && *(*index).rd_opfamily == family && ascends).then_some(column)
     }
 }
 

@@ -51,12 +51,14 @@ impl Memory {
         }
     }
 
-    /// The scans begin anew, at once: a timeout may be another. So does what is known of the
-    /// quarantine, where somebody may have lent a hand.
+    /// Scans go on at once: a timeout may be another. What is known of the quarantine is read anew,
+    /// where somebody may have lent a hand; what is not there any more may lie elsewhere, below the mark.
     pub fn try_again(&mut self) {
-        self.scan = Scan::default();
-        self.stuck = Scan::default();
-        self.quarantine = None;
+        self.scan.hurry();
+        self.stuck.hurry();
+        if self.quarantine.take().is_some_and(|quarantine| quarantine.len() > 0) {
+            self.progress = Progress::default();
+        }
         self.stuck_quarantine = Quarantine::default();
     }
 

@@ -37,6 +37,8 @@ pub fn log_rest(target: &Target, watched: &Watched, pass: &Pass) {
 pub fn deadline(rule: Rule, column: ServerTime) -> ServerTime {
     match rule {
         Rule::Expired => column,
+        // Never stays never.
+        Rule::Stuck(_) if matches!(column, ServerTime::MIN | ServerTime::MAX) => column,
         Rule::Stuck(timeout) => column.saturating_add(micros(timeout)),
     }
 }

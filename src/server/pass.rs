@@ -22,7 +22,7 @@ use crate::decide::walk::{self, Bounds, Pace};
 use pgrx::pg_sys;
 use std::time::Duration;
 
-pub use crate::decide::walk::End;
+pub use crate::decide::walk::rows::End;
 
 /// Why a pass stopped before its end.
 pub enum Stop {
@@ -208,7 +208,7 @@ pub fn turn<H: Host>(
         false => quarantine.due(now, began),
     };
     if !due.is_empty() {
-        let outcome = walk::retry(reaper, pass, quarantine, &due, &bounds);
+        let outcome = walk::retry::retry(reaper, pass, quarantine, &due, &bounds);
         let ended = ticks();
         quarantine.round_done(ended, ended.saturating_sub(began));
         outcome?;

@@ -94,8 +94,9 @@ pub fn load<H: Host>(
             })
         })?;
         let held = found.into_iter().filter_map(|(tid, deadline)| {
+            let deadline = deadline?;
             let (tries, next_try) = tries.remove(&tid)?;
-            Some((tid, Held { deadline: deadline?, tries, next_try }))
+            Some((tid, Held { deadline, tries, next_try }))
         });
         let held: BTreeMap<_, _> = held.collect();
         Ok(Quarantine::of(held, tries.into_keys().collect()))
@@ -113,32 +114,31 @@ pub fn record<H: Host>(
     pass: &mut Pass,
     quarantine: &mut Quarantine,
 ) -> Result<(), Stop> {
-    let news = quarantine.take_news();
-    if news.is_empty() {
-        return Ok(());
-    }
     let extension = host.extension().clone();
     if !extension.has_quarantine {
         return Ok(());
     }
     let restriction = host.restriction(target.owner);
-    let outcome = host.batch(target, true, || {
-        let said = as_owner(target.owner, restriction, || read(target, watched, rule, &news))?;
-        as_owner(extension.owner, Restriction::Full, || {
-            with_lock_timeout(PATIENCE, || write(&extension, target, &news, &said))
-        })?;
-        Ok(said)
-    });
-    match outcome {
-        Ok(said) => {
-            tell(target, limits.log_limit, pass, &news, &said);
-            Ok(())
+    loop {
+        let news = quarantine.take_news();
+        if news.is_empty() {
+            return Ok(());
         }
-        Err(stop) => {
-            quarantine.put_back(news);
-            match stop {
-                Stop::Failed(failure) if !failure.is_lock() => Err(Stop::Failed(failure)),
-                _ => Ok(()),
+        let outcome = host.batch(target, true, || {
+            let said = as_owner(target.owner, restriction, || read(target, watched, rule, &news))?;
+            as_owner(extension.owner, Restriction::Full, || {
+                with_lock_timeout(PATIENCE, || write(&extension, target, &news, &said))
+            })?;
+            Ok(said)
+        });
+        match outcome {
+            Ok(said) => tell(target, limits.log_limit, pass, &news, &said),
+            Err(stop) => {
+                quarantine.put_back(news);
+                return match stop {
+                    Stop::Failed(failure) if !failure.is_lock() => Err(Stop::Failed(failure)),
+                    _ => Ok(()),
+                };
             }
         }
     }
@@ -160,8 +160,9 @@ fn read(
     let by_place = "'ctid', t.ctid::pg_catalog.text".to_owned();
     let key = key.into_iter().flatten().next().unwrap_or_else(|| by_place.clone());
     let rows = |key: &str| {
-        let template = include_str!("../../sql/quarantine/rows.sql").replace("@key@", key);
-        let statement = watched.statement(&template, &target.name, 0);
+        let template = include_str!("../../sql/quarantine/rows.sql");
+        // Names may have any character in them, so this comes last.
+        let statement = watched.statement(template, &target.name, 0).replace("/*key*/", key);
         let said = sql::query(&statement, &[Arg::Tids(&tids)], |row| {
             let deadline = orphans::deadline(rule, required(row.int8(2), "deadline")?);
             let key = required(row.text(3), "key")?;
@@ -170,7 +171,10 @@ fn read(
         Ok(said.into_iter().collect())
     };
     // A type of the owner's making may not let itself be written.
-    in_subtransaction(|| rows(&key)).or_else(|_| rows(&by_place))
+    in_subtransaction(|| rows(&key)).or_else(|failure| match failure.is_cancel() {
+        true => Err(failure),
+        false => rows(&by_place),
+    })
 }
 
 /// Writes, as the owner of the extension. A row that is not there any more has nothing to be said of.
@@ -258,7 +262,8 @@ fn tell(
 /// Forgets rows of tables that are not watched any more.
 pub fn clean(extension: &Extension) -> Result<(), Failure> {
     if extension.has_quarantine {
-        sql::execute(&extension.sql(include_str!("../../sql/quarantine/clean.sql")), &[])?;
+        let statement = extension.sql(include_str!("../../sql/quarantine/clean.sql"));
+        as_owner(extension.owner, Restriction::Full, || sql::execute(&statement, &[]))?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::sql::{Arg, key_of};
 use super::statements::Statements;
 use crate::decide::ServerTime;
 use crate::decide::deadline::ColumnType;
-use crate::decide::walk::{Cut, Ranged};
+use crate::decide::walk::rows::{Cut, Ranged};
 
 /// Up to `most` rows from one deadline on, and before another.
 pub struct Range {

@@ -16,7 +16,7 @@ use crate::decide::deadline::ColumnType;
 use crate::decide::orphan::Rule;
 use crate::decide::progress::{Due, Pass, Tid};
 use crate::decide::quarantine::Why;
-use crate::decide::walk::{Ranged, Rows, Snag};
+use crate::decide::walk::rows::{Ranged, Rows, Snag};
 use crate::decide::{ServerTime, Ticks};
 use pgrx::pg_sys;
 use std::time::Duration;
@@ -225,10 +225,11 @@ impl<H: Host> Rows for Reaper<'_, H> {
         self.read_over += self.last_read;
     }
 
-    fn why(&self, stop: &Stop) -> Option<Why> {
+    fn why(&self, stop: &Stop, again: bool) -> Option<Why> {
         match stop {
-            // Cancelled before its time: by somebody who waits, or by hand.
-            Stop::Failed(failure) if self.host.made_way(failure) => None,
+            // Cancelled before its time: by somebody who waits, or by hand; or a function of the
+            // row's has raised that.
+            Stop::Failed(failure) if !again && self.host.made_way(failure) => None,
             Stop::Failed(failure) => {
                 let detail = failure.detail.iter().map(|detail| format!(": {detail}"));
                 let message = std::iter::once(failure.message.clone()).chain(detail).collect();

@@ -110,8 +110,9 @@ impl Rounds {
             ));
         }
         self.keep_to(&policies.targets);
-        if !std::mem::replace(&mut self.clean, true) {
+        if !self.clean {
             in_transaction(|| quarantine::clean(extension))?;
+            self.clean = true;
         }
         self.troubles.take_blame(&policies.targets, settings, place);
 

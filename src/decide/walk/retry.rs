@@ -3,7 +3,8 @@
 use super::super::batch::BatchSize;
 use super::super::progress::{Due, Pass};
 use super::super::quarantine::Quarantine;
-use super::{Bounds, Rows, Snag};
+use super::Bounds;
+use super::rows::{Rows, Snag};
 
 /// Tries `rows` again, as far as this turn goes. One that fails again is left alone for longer; what
 /// else stops a batch stops the pass, and has the row at fault left alone as well, lest it does so
@@ -33,14 +34,12 @@ pub fn retry<R: Rows>(
             }
             Err(Snag::MetALock) => at += batch.len(),
             Err(_) if batch.len() > 1 => size.failed(batch.len()),
-            Err(Snag::Row(why) | Snag::Cancelled(why)) => {
-                again(rows, quarantine, batch[0], why, bounds)?;
+            Err(Snag::Row(why) | Snag::Cancelled(why)) if rows.why(&why, false).is_some() => {
+                again(rows, quarantine, batch[0], &why, bounds);
                 at += 1;
             }
-            Err(Snag::Stop(why)) => {
-                if let Some(said) = rows.why(&why) {
-                    quarantine.isolate(batch[0], said, bounds.now, bounds.first_wait);
-                }
+            Err(Snag::Row(why) | Snag::Cancelled(why) | Snag::Stop(why)) => {
+                again(rows, quarantine, batch[0], &why, bounds);
                 return Err(why);
             }
         }
@@ -51,15 +50,9 @@ pub fn retry<R: Rows>(
     Ok(())
 }
 
-/// The row failed again, unless it is not to blame.
-fn again<R: Rows>(
-    rows: &R,
-    quarantine: &mut Quarantine,
-    row: Due,
-    why: R::Stop,
-    bounds: &Bounds,
-) -> Result<(), R::Stop> {
-    let Some(said) = rows.why(&why) else { return Err(why) };
-    quarantine.isolate(row, said, bounds.now, bounds.first_wait);
-    Ok(())
+/// The row failed again, unless it cannot be to blame.
+fn again<R: Rows>(rows: &R, quarantine: &mut Quarantine, row: Due, why: &R::Stop, bounds: &Bounds) {
+    if let Some(said) = rows.why(why, true) {
+        quarantine.isolate(row, said, bounds.now, bounds.first_wait);
+    }
 }

@@ -91,8 +91,9 @@ pub trait Rows {
     fn cancelled(&mut self, rows: usize, why: &Self::Stop);
     /// Told that rows in quarantine were among those that were read last.
     fn read_over(&mut self);
-    /// What is to be said of a row that failed alone; nothing where it is not to blame.
-    fn why(&self, stop: &Self::Stop) -> Option<Why>;
+    /// What is to be said of a row that failed alone; nothing where it is not to blame. Where it fails
+    /// `again` and again it is, though each time it may look like somebody else's doing.
+    fn why(&self, stop: &Self::Stop, again: bool) -> Option<Why>;
     /// What stops the pass where a row failed and the quarantine has so many already, which is full.
     fn full(&self, held: usize, stop: Self::Stop) -> Self::Stop;
     /// Whether to come back later for the rest. Asked between batches.

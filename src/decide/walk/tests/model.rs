@@ -2,6 +2,7 @@
 
 use super::super::super::progress::Progress;
 use super::super::super::quarantine::Why;
+use super::super::rows::Ranged;
 use super::super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub enum Kind {
     Bad,
     /// With it nothing works at all.
     Broken,
+    /// It looks as though somebody had cancelled it.
+    Shy,
 }
 
 /// A table of rows in the order of (deadline, tid).
@@ -106,6 +109,9 @@ impl Table {
         }
         if kinds.contains(&Kind::Hopeless) || kinds.contains(&Kind::Slow) && kinds.len() > 1 {
             return Err(Snag::Cancelled("took too long"));
+        }
+        if kinds.contains(&Kind::Shy) {
+            return Err(Snag::Cancelled("made way"));
         }
         if kinds.contains(&Kind::Broken) {
             return Err(Snag::Stop("broken"));
@@ -208,8 +214,9 @@ impl Rows for Table {
         self.read_over += 1;
     }
 
-    fn why(&self, stop: &&'static str) -> Option<Why> {
-        Some(Why { message: (*stop).into(), sqlstate: String::new() })
+    fn why(&self, stop: &&'static str, again: bool) -> Option<Why> {
+        let blame = again || *stop != "made way";
+        blame.then(|| Why { message: (*stop).into(), sqlstate: String::new() })
     }
 
     fn full(&self, _held: usize, _stop: &'static str) -> &'static str {

@@ -2,6 +2,7 @@
 
 use super::super::super::progress::Progress;
 use super::super::super::quarantine::Held;
+use super::super::retry::retry;
 use super::model::*;
 use super::*;
 use std::collections::BTreeSet;
@@ -167,4 +168,22 @@ fn ranges_go_on_between_rows_in_quarantine() {
     let mut pass = Progress::default().resume(NOW, Duration::ZERO);
     assert_eq!(memory.walk(&mut table, &mut pass, &bounds(5)), Ok(End::Done));
     assert_eq!((table.read_over, table.left().len()), (1, 1));
+}
+
+#[test]
+fn a_row_that_looks_as_though_somebody_cancelled_it_is_to_blame_the_third_time() {
+    let mut kinds = row_of(20);
+    kinds[9].1 = Kind::Shy;
+    let mut table = Table::new(&kinds, true, vec![]);
+    let mut memory = Memory::new(8);
+    let mut turn = |memory: &mut Memory| {
+        let mut pass = memory.progress.resume(NOW, Duration::ZERO);
+        let end = memory.walk(&mut table, &mut pass, &bounds(8));
+        memory.progress.fail(&pass);
+        (end, table.left().len())
+    };
+    for _ in 0..3 {
+        assert_eq!(turn(&mut memory), (Err("made way"), 11));
+    }
+    assert_eq!(turn(&mut memory), (Ok(End::Done), 1));
 }
