@@ -9,8 +9,10 @@ pub enum Fault {
     Table,
     /// It took too long, or was cancelled by hand: fewer rows may go through.
     Time,
-    /// Somebody else, who holds a row locked, or has moved it to another partition meanwhile.
+    /// Somebody else's lock.
     Lock,
+    /// Somebody else has changed a row meanwhile, or moved it to another partition.
+    Change,
 }
 
 /// Classes of SQLSTATEs that say nothing of a row: connections, transactions, cursors, roles and
@@ -26,7 +28,8 @@ pub fn fault(sqlstate: &str) -> Fault {
     let class = &sqlstate[..sqlstate.len().min(2)];
     match sqlstate {
         "57014" => Fault::Time,
-        "55P03" | "40P01" | "40001" => Fault::Lock,
+        "55P03" | "40P01" => Fault::Lock,
+        "40001" => Fault::Change,
         _ if OF_THE_TABLE.contains(&class) => Fault::Table,
         _ => Fault::Row,
     }
@@ -59,6 +62,6 @@ mod tests {
     fn timeouts_and_locks_are_neither() {
         assert_eq!(fault("57014"), Fault::Time);
         assert_eq!((fault("55P03"), fault("40P01")), (Fault::Lock, Fault::Lock));
-        assert_eq!((fault("40001"), fault("57P01")), (Fault::Lock, Fault::Table));
+        assert_eq!((fault("40001"), fault("57P01")), (Fault::Change, Fault::Table));
     }
 }

@@ -66,14 +66,14 @@ impl Doing {
     pub fn snag(&self, stop: Stop) -> Snag<Stop> {
         let Stop::Failed(failure) = &stop else { return Snag::Stop(stop) };
         match fault(&failure.sqlstate()) {
-            Fault::Lock if self.waits.get() => Snag::MetALock,
+            Fault::Lock | Fault::Change if self.waits.get() => Snag::MetALock,
             // Of a row that it leads to, by a key that cascades or in a trigger. Fewer rows may do
             // without, and others do.
             Fault::Lock if self.reaps.get() => Snag::Cancelled(stop),
             Fault::Time => Snag::Cancelled(stop),
             // Neither the lease nor what else a batch is about knows of rows.
             Fault::Row if self.reaps.get() => Snag::Row(stop),
-            Fault::Lock | Fault::Row | Fault::Table => Snag::Stop(stop),
+            Fault::Lock | Fault::Change | Fault::Row | Fault::Table => Snag::Stop(stop),
         }
     }
 }
