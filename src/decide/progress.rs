@@ -224,6 +224,15 @@ impl Progress {
         self.low_water = self.low_water.map(|mark| mark.min(left));
     }
 
+    /// Something may be left below the mark: the next pass begins at the left edge. One that was cut
+    /// short is gone on with first, since it knows what it has reaped.
+    pub fn doubt(&mut self) {
+        match &mut self.pass {
+            Some(pass) => pass.left(ServerTime::MIN),
+            None => self.low_water = None,
+        }
+    }
+
     /// The pass came to its end: nothing is left below the mark.
     pub fn finish(&mut self, pass: &Pass) {
         self.low_water = Some(pass.left_over.map_or(pass.cutoff, |left| left.min(pass.cutoff)));
@@ -294,6 +303,24 @@ mod tests {
         walk.place = Place::At(30);
         progress.fail(&walk);
         assert_eq!(progress.resume(300, ms(5200)).place, Place::From(30));
+    }
+
+    #[test]
+    fn in_doubt_the_next_pass_begins_at_the_left_edge() {
+        let mut progress = Progress::default();
+        passed(&mut progress, 100, ms(0), ms(50));
+        progress.doubt();
+        assert_eq!(progress.resume(200, ms(60)).place, START);
+
+        passed(&mut progress, 100, ms(0), ms(50));
+        let mut pass = progress.resume(200, ms(60));
+        pass.unlogged = 7;
+        progress.suspend(pass);
+        progress.doubt();
+        let pass = progress.resume(300, ms(70));
+        assert_eq!((pass.cutoff, pass.unlogged), (200, 7));
+        progress.finish(&pass);
+        assert_eq!(progress.resume(300, ms(80)).place, START);
     }
 
     #[test]

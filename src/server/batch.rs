@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// How long a batch waits for a lock before it is taken by another road. Somebody who waits for a
 /// row that the batch has deleted waits so much longer.
-const PATIENCE: Duration = Duration::from_millis(20);
+pub const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How many rows went, and what is to be said of them.
 pub type Reaped = (u64, Vec<Orphan>);

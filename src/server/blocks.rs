@@ -111,15 +111,15 @@ impl Blocks<'_> {
         host.settle();
         let recorded =
             quarantine::record(host, target, watched, rule, limits, &mut pass, quarantine);
-        if let Ok(End::CutShort) = outcome {
-            recorded?;
-            scan.pass = Some(pass);
-            return Ok((End::CutShort, 0));
-        }
         orphans::log_rest(target, watched, &pass);
-        let end = outcome?;
+        let (end, reaped) = (outcome?, pass.reaped());
         recorded?;
-        Ok((end, pass.reaped()))
+        if end == End::CutShort {
+            // What it has reaped has been told.
+            pass.unlogged = 0;
+            scan.pass = Some(pass);
+        }
+        Ok((end, reaped))
     }
 }
 

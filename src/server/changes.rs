@@ -34,11 +34,13 @@ fn listen() {
     }
 }
 
+// SAFETY: only PostgreSQL calls it, and it only counts.
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_nothing: pg_sys::Datum, _relation: pg_sys::Oid) {
     CHANGES.fetch_add(1, Ordering::Relaxed);
 }
 
+// SAFETY: only PostgreSQL calls it, and it only counts.
 #[pg_guard]
 unsafe extern "C-unwind" fn entry_changed(_nothing: pg_sys::Datum, _cache: c_int, _hash: u32) {
     CHANGES.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,7 @@
 //! `DELETE` that is a range which ends there, so all that belongs to one is done as ever: the
 //! check of a row that was changed meanwhile, triggers of either kind, foreign keys.
 
+use super::filter::only;
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
 
@@ -45,7 +46,7 @@ pub unsafe fn delete(
     // with it, or with the transaction when an error is raised; the gate is on our stack, and
     // nobody comes to it but the node that runs in here.
     unsafe {
-        let statement = only((*cached).stmt_list).cast::<pg_sys::PlannedStmt>();
+        let statement = only((*cached).stmt_list)?.cast::<pg_sys::PlannedStmt>();
         let column = ordered_by(statement.as_ref()?)?;
         let mut gate = Gate { scan: None, column, most, read: 0, next: None };
         let gate = &raw mut gate;
@@ -84,6 +85,10 @@ pub unsafe fn delete(
     }
 }
 
+/// Runs a query to its end.
+///
+/// # Safety
+/// It has been started.
 unsafe fn run(query: *mut pg_sys::QueryDesc) {
     let forward = pg_sys::ScanDirection::ForwardScanDirection;
     // SAFETY: started by the caller.
@@ -149,6 +154,9 @@ unsafe fn ordered_by(statement: &pg_sys::PlannedStmt) -> Option<pg_sys::AttrNumb
 }
 
 /// The first column of an index, if it goes from the earliest to the latest.
+///
+/// # Safety
+/// The index is open.
 unsafe fn column_in_order(index: pg_sys::Relation) -> Option<pg_sys::AttrNumber> {
     // SAFETY: the index is open, and has a column at least.
     unsafe {
@@ -164,6 +172,9 @@ unsafe fn column_in_order(index: pg_sys::Relation) -> Option<pg_sys::AttrNumber>
 
 /// Whether all conditions of an index scan are on the first column of the index, as
 /// `column >= $1`.
+///
+/// # Safety
+/// They are those of an index scan in a plan that is held.
 unsafe fn on_first_column(conditions: *mut pg_sys::List) -> bool {
     // SAFETY: a list of conditions, each an expression; one with an operator has its column first.
     unsafe {
@@ -183,18 +194,10 @@ unsafe fn on_first_column(conditions: *mut pg_sys::List) -> bool {
 }
 
 /// The node, if it is one of this kind.
+///
+/// # Safety
+/// Null, or a node that stays; `T` is what nodes of that kind are.
 unsafe fn node<'a, T>(node: *const pg_sys::Node, tag: pg_sys::NodeTag) -> Option<&'a T> {
     // SAFETY: null, or a node of any kind.
     unsafe { node.as_ref().filter(|node| node.type_ == tag).map(|_| &*node.cast::<T>()) }
-}
-
-/// The element of a list that has just this one; null of any other.
-unsafe fn only(list: *const pg_sys::List) -> *mut std::ffi::c_void {
-    // SAFETY: null, or a list.
-    unsafe {
-        match list.as_ref() {
-            Some(list) if list.length == 1 => (*list.elements).ptr_value,
-            _ => std::ptr::null_mut(),
-        }
-    }
 }

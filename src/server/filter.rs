@@ -138,7 +138,7 @@ unsafe fn only_value(parsed: *mut pg_sys::List) -> Option<*mut pg_sys::Node> {
 ///
 /// # Safety
 /// `list` is null or a list of pointers.
-unsafe fn only(list: *mut pg_sys::List) -> Option<*mut std::ffi::c_void> {
+pub unsafe fn only(list: *const pg_sys::List) -> Option<*mut std::ffi::c_void> {
     // SAFETY: a list has as many elements as it says.
     unsafe { (!list.is_null() && (*list).length == 1).then(|| (*(*list).elements).ptr_value) }
 }

@@ -57,7 +57,7 @@ impl Memory {
         self.scan.hurry();
         self.stuck.hurry();
         if self.quarantine.take().is_some_and(|quarantine| quarantine.len() > 0) {
-            self.progress = Progress::default();
+            self.progress.doubt();
         }
         self.stuck_quarantine = Quarantine::default();
     }

@@ -3,6 +3,7 @@
 //! What passes go by is in memory, [`crate::decide::quarantine`]; the table is for people, and for
 //! the next worker. It is written once a visit, in a batch of its own.
 
+use super::batch::PATIENCE;
 use super::clock::iso;
 use super::extension::Extension;
 use super::failure::Failure;
@@ -21,10 +22,6 @@ use crate::decide::quarantine::{Held, News, Quarantine};
 use crate::decide::{ServerTime, advice};
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-/// How long writing waits for somebody else who writes about the same rows.
-const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The longest error that is kept, in characters.
 const LONGEST_ERROR: usize = 2_000;
@@ -114,16 +111,13 @@ pub fn record<H: Host>(
     pass: &mut Pass,
     quarantine: &mut Quarantine,
 ) -> Result<(), Stop> {
-    let extension = host.extension().clone();
-    if !extension.has_quarantine {
-        return Ok(());
-    }
-    let restriction = host.restriction(target.owner);
     loop {
         let news = quarantine.take_news();
-        if news.is_empty() {
+        if news.is_empty() || !host.extension().has_quarantine {
             return Ok(());
         }
+        let extension = host.extension().clone();
+        let restriction = host.restriction(target.owner);
         let outcome = host.batch(target, true, || {
             let said = as_owner(target.owner, restriction, || read(target, watched, rule, &news))?;
             as_owner(extension.owner, Restriction::Full, || {
