@@ -7,6 +7,13 @@ from typing import Any
 from harness import Server, wait_until
 
 COLUMNS = "id text, due timestamptz, state text DEFAULT 'open'"
+# The same, with a primary key.
+KEYED = "id text PRIMARY KEY, due timestamptz, state text DEFAULT 'open'"
+
+
+def go(server: Server) -> None:
+    """Has a worker begin that idles until then."""
+    server.set(**{"pg_reaper.enabled": "on"})
 
 
 def add(server: Server, table: str, column: str = "due", user: str = "postgres", **settings: Any) -> int:

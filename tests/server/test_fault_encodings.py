@@ -71,15 +71,20 @@ def test_two_ids_of_bytes_that_are_no_text_look_different_in_the_log(server: Ser
     assert len({message.partition(" (")[0] for message, _ in found.values()}) == 3
 
 
-@each_tongue
-def test_what_a_trigger_raises_is_told_in_its_own_words(server: Server, tongue: Tongue) -> None:
-    server.set(**{"pg_reaper.quarantine_limit": 0})
-    session = settle(server, tongue)
+def refuse(session, tongue: Tongue) -> None:
+    """No row of the table can be deleted, and why is said in its own words."""
     session.execute(
         b"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
         b" 'message %b' USING DETAIL = 'detail %b', HINT = 'hint %b'; END $$" % ((tongue.word,) * 3)
     )
     session.execute(b"CREATE TRIGGER refuse BEFORE DELETE ON %b FOR EACH ROW EXECUTE FUNCTION refuse()" % tongue.table)
+
+
+@each_tongue
+def test_what_a_trigger_raises_is_told_in_its_own_words(server: Server, tongue: Tongue) -> None:
+    server.set(**{"pg_reaper.quarantine_limit": 0})
+    session = settle(server, tongue)
+    refuse(session, tongue)
     adopt(session, tongue)
     kept = arm(session, tongue, b"kept")
     report = wait_until(lambda: lines(server, f"sweep of {tongue.logged_table} failed"), bool, "the report")[0]
@@ -96,11 +101,7 @@ def test_what_a_trigger_raises_is_told_in_its_own_words(server: Server, tongue: 
 @each_tongue
 def test_the_quarantine_has_keys_and_errors_as_they_are(server: Server, tongue: Tongue) -> None:
     session = settle(server, tongue)
-    session.execute(
-        b"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
-        b" 'message %b' USING DETAIL = 'detail %b'; END $$" % ((tongue.word,) * 2)
-    )
-    session.execute(b"CREATE TRIGGER refuse BEFORE DELETE ON %b FOR EACH ROW EXECUTE FUNCTION refuse()" % tongue.table)
+    refuse(session, tongue)
     adopt(session, tongue)
     kept = arm(session, tongue, b"kept")
     query = "SELECT convert_to(key ->> 'execution_id', %s), convert_to(error, %s) FROM pg_reaper_quarantine"

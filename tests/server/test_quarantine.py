@@ -12,11 +12,10 @@ from harness import Server, wait_until
 from harness.reaper import status, wait_for_cycles
 from scenery import log
 from scenery.barriers import BY_HAND, until_leading
-from scenery.policies import rows, until_rows, watched, write
+from scenery.policies import KEYED, rows, until_rows, watched, write
 from scenery.quarantine import held, keys, mend, refuse, until_held, until_tried
 
 TABLE = "public.jobs"
-KEYED = "id text PRIMARY KEY, due timestamptz, state text DEFAULT 'open'"
 
 
 def some_bad(server: Server) -> int:

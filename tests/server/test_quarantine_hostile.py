@@ -8,17 +8,11 @@ from harness import Server, wait_until
 from harness.reaper import wait_for_cycles
 from scenery import log
 from scenery.barriers import BY_HAND, adopted, arm, until_left
-from scenery.policies import add, rows, until_rows, watched, write
+from scenery.policies import KEYED, add, go, rows, until_rows, watched, write
 from scenery.quarantine import held, keys, refuse, until_held
 
 TABLE = "public.jobs"
-KEYED = "id text PRIMARY KEY, due timestamptz, state text DEFAULT 'open'"
 QUICK = {"pg_reaper.interval": "50ms", **BY_HAND}
-
-
-def go(server: Server) -> None:
-    """Has the worker begin."""
-    server.set(**{"pg_reaper.enabled": "on"})
 
 
 def test_a_trigger_that_pretends_to_be_cancelled_stops_nothing_for_long(make_server: Callable[..., Server]) -> None:
@@ -55,35 +49,42 @@ def test_a_lock_that_a_cascade_waits_for_stops_nothing_for_long(make_server: Cal
 
 
 def test_rows_that_a_trigger_keeps_do_not_stop_a_scan(make_server: Callable[..., Server]) -> None:
-    # One row a batch, so that a visit comes to a small part of them.
+    # One slow row a batch, so that a visit comes to a small part of them.
     server = make_server({"pg_reaper.batch_size": "1", **QUICK})
     server.execute(
         "CREATE TABLE jobs (id text, due timestamptz)",
-        "INSERT INTO jobs SELECT 'kept', now() - interval '1 h' FROM generate_series(1, 3000)",
+        "INSERT INTO jobs SELECT 'kept', now() - interval '1 h' FROM generate_series(1, 400)",
         "INSERT INTO jobs SELECT 'goes', now() - interval '1 h' FROM generate_series(1, 10)",
-        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN PERFORM pg_sleep(0.005); RETURN NULL; END $$",
         "CREATE TRIGGER keep BEFORE DELETE ON jobs FOR EACH ROW WHEN (OLD.id = 'kept') EXECUTE FUNCTION keep()",
     )
     add(server, "jobs")
     go(server)
     goes = "SELECT count(*) FROM jobs WHERE id = 'goes'"
     wait_until(lambda: server.value(goes), (0).__eq__, "the others to go", timeout=60)
-    assert server.value("SELECT count(*) FROM jobs") == 3000
+    assert server.value("SELECT count(*) FROM jobs") == 400
 
 
 def test_what_was_mended_by_hand_goes_with_a_reload(make_server: Callable[..., Server]) -> None:
-    server = make_server(QUICK)
-    watched(server, TABLE, KEYED)
+    server = make_server({"pg_reaper.lease_duration": "60s", **QUICK})
+    # A row that is left out, and takes so long to look at that the left edge is walked again after
+    # more than a minute.
+    server.execute(
+        "CREATE FUNCTION meets(state text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN"
+        " IF state = 'slow' THEN PERFORM pg_sleep(0.7); END IF; RETURN state <> 'slow'; END $$"
+    )
+    watched(server, TABLE, KEYED, filter="meets(state)")
     refuse(server, TABLE, "OLD.state = 'open'")
-    write(server, TABLE, "bad", due="-1 h")
+    write(server, TABLE, "bad", due="-2 h")
+    write(server, TABLE, "slow", due="-1 h", state="slow")
     go(server)
     until_held(server, "bad")
-    server.execute("UPDATE pg_reaper_quarantine SET next_try = now() + interval '50 min'")
     wait_for_cycles(server)
     # It lies elsewhere now, and is due by the same old deadline.
-    server.execute("UPDATE jobs SET state = 'mended'")
+    server.execute("UPDATE jobs SET state = 'mended' WHERE id = 'bad'")
     server.reload()
-    until_rows(server, TABLE)
+    until_rows(server, TABLE, "slow")
     until_held(server)
 
 

@@ -10,18 +10,12 @@ import pytest
 from harness import Server, wait_until
 from harness.reaper import status, wait_for_cycles
 from scenery import log
-from scenery.barriers import BY_HAND, adopted, arm, ids, until_leading, until_left
-from scenery.policies import add, rows, shown, sweep, until_rows, watched, write
+from scenery.barriers import BY_HAND, adopted, arm, until_leading, until_left
+from scenery.policies import KEYED, add, go, rows, shown, sweep, until_rows, watched, write
 from scenery.quarantine import held, keys, mend, refuse, until_held, until_tried
 
 TABLE = "public.jobs"
-KEYED = "id text PRIMARY KEY, due timestamptz, state text DEFAULT 'open'"
 QUICK = {"pg_reaper.interval": "50ms", **BY_HAND}
-
-
-def go(server: Server) -> None:
-    """Has the worker begin."""
-    server.set(**{"pg_reaper.enabled": "on"})
 
 
 def halt(server: Server) -> None:
@@ -148,6 +142,18 @@ def test_a_row_that_was_renewed_is_let_go_of_and_stays(make_server: Callable[...
     until_held(server)
     wait_for_cycles(server)
     assert rows(server, TABLE) == ["bad"]
+
+
+def test_a_row_that_somebody_deletes_is_let_go_of(make_server: Callable[..., Server]) -> None:
+    server = make_server(QUICK)
+    watched(server, TABLE, KEYED)
+    refuse(server, TABLE)
+    write(server, TABLE, "bad1", "bad2")
+    go(server)
+    until_held(server, "bad1", "bad2")
+    server.execute("ALTER TABLE jobs DISABLE TRIGGER refuse", "DELETE FROM jobs WHERE id = 'bad1'")
+    server.execute("ALTER TABLE jobs ENABLE TRIGGER refuse")
+    until_held(server, "bad2")
 
 
 def test_a_row_that_was_moved_is_found_again_where_it_is(make_server: Callable[..., Server]) -> None:
