@@ -47,7 +47,7 @@ demo: ## a fan-out with dying clients, and the reaper at work (KEEP=1: leave the
 chaos: ## faults let loose on it (MINUTES=2, SEED=n for the same faults again)
 	@$(WITH_PG) scripts/chaos
 
-bench: ## measurements beside peers, half an hour (BARS=1,2 SCALE=0.1 REPETITIONS=3 IDLE_SECONDS=60: a quick look)
+bench: ## measurements beside peers, an hour (BARS=1,2 SCALE=0.1 REPETITIONS=3 IDLE_SECONDS=60: a quick look)
 	@$(WITH_PG) scripts/bench
 
 clean: ## remove what was built here (the cache of fetched tools stays)

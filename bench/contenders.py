@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import psycopg
 
 from bench import reaper
-from bench.stage import Stage, timed
+from bench.stage import OTHER, Stage, timed
 
 TABLE = "backlog"
-DELETE = f"DELETE FROM {TABLE} WHERE expires_at < now()"
+DELETE = "DELETE FROM {table} WHERE expires_at < now()"
+RETURNING = f"{DELETE} RETURNING execution_id"
 NAIVE = (
-    f"DELETE FROM {TABLE} WHERE execution_id IN"
-    f" (SELECT execution_id FROM {TABLE} WHERE expires_at < now() LIMIT 1000 FOR UPDATE SKIP LOCKED)"
+    "DELETE FROM {table} WHERE execution_id IN"
+    " (SELECT execution_id FROM {table} WHERE expires_at < now() LIMIT 1000 FOR UPDATE SKIP LOCKED)"
 )
+SWEEP = "SELECT pg_reaper_sweep('{table}')"
 BY_INDEX = "SET enable_seqscan = off", "SET enable_bitmapscan = off"
 LARGE_BATCH = 10_000
 
@@ -26,30 +32,39 @@ class Contender:
     run: Callable[[Stage, int], float]
 
 
+@contextmanager
+def used(stage: Stage, statement: str, *before: str) -> Iterator[psycopg.Connection[Any]]:
+    """A session in which a statement has run, on another table than the one that is measured; prepared
+    by some others."""
+    with stage.session() as session:
+        for each in before:
+            session.execute(each)
+        session.execute(statement.format(table=OTHER))
+        yield session
+
+
 def bare(*before: str) -> Callable[[Stage, int], float]:
     """One DELETE, in a session that was prepared by some statements."""
 
     def run(stage: Stage, rows: int) -> float:
-        with stage.session() as session:
-            for statement in before:
-                session.execute(statement)
-            return timed(lambda: session.execute(DELETE))
+        with used(stage, DELETE, *before) as session:
+            return timed(lambda: session.execute(DELETE.format(table=TABLE)))
 
     return run
 
 
 def original(stage: Stage, rows: int) -> float:
     """What the reaper that this one came from sends: one DELETE, the ids fetched."""
-    with stage.session() as session:
-        return timed(lambda: session.execute(f"{DELETE} RETURNING execution_id").fetchall())
+    with used(stage, RETURNING) as session:
+        return timed(lambda: session.execute(RETURNING.format(table=TABLE)).fetchall())
 
 
 def naive(stage: Stage, rows: int) -> float:
     """What is found in many an application: by the primary key, until nothing is left."""
-    with stage.session() as session:
+    with used(stage, NAIVE) as session:
 
         def all_of_them() -> None:
-            while session.execute(NAIVE).rowcount:
+            while session.execute(NAIVE.format(table=TABLE)).rowcount:
                 pass
 
         return timed(all_of_them)
@@ -61,7 +76,7 @@ def worker(batch: int | None = None, duty_cycle: str | None = None) -> Callable[
 
     def run(stage: Stage, rows: int) -> float:
         stage.set(**{"pg_reaper.batch_size": batch, "pg_reaper.duty_cycle": duty_cycle})
-        reaper.afresh(stage)
+        reaper.warm(stage, TABLE)
         return reaper.drain(stage, rows).seconds
 
     return run
@@ -70,8 +85,8 @@ def worker(batch: int | None = None, duty_cycle: str | None = None) -> Callable[
 def sweep(stage: Stage, rows: int) -> float:
     """pg_reaper_sweep(), called by hand."""
     stage.set(**{"pg_reaper.batch_size": None, "pg_reaper.duty_cycle": None})
-    with stage.session() as session:
-        return timed(lambda: session.execute(f"SELECT pg_reaper_sweep('{TABLE}')"))
+    with used(stage, SWEEP) as session:
+        return timed(lambda: session.execute(SWEEP.format(table=TABLE)))
 
 
 def plan(stage: Stage, *before: str) -> str:
@@ -79,7 +94,7 @@ def plan(stage: Stage, *before: str) -> str:
     with stage.session() as session:
         for statement in before:
             session.execute(statement)
-        top = session.execute(f"EXPLAIN (FORMAT JSON) {DELETE}").fetchone()[0][0]["Plan"]
+        top = session.execute(f"EXPLAIN (FORMAT JSON) {DELETE.format(table=TABLE)}").fetchone()[0][0]["Plan"]
         return str(top["Plans"][0]["Node Type"])
 
 
@@ -91,6 +106,7 @@ def race(
     results = {}
     turned = contenders[offset % len(contenders):] + contenders[: offset % len(contenders)]
     for contender in turned:
+        stage.other_table()
         stage.table(TABLE, rows, expired, tied)
         wal = stage.wal()
         seconds = contender.run(stage, expired)

@@ -14,6 +14,8 @@ TRIED = ROOT / "target" / "bench"
 ALL_BARS = (1, 2, 3, 4, 5, 6, 7, 8)
 REPETITIONS = 5
 IDLE_SECONDS = 600.0
+# What is over within a second is measured so many times in each repetition.
+SHORT_TIMES = 4
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class Options:
         """Whether this run measures what the bars ask for, so that its results may be committed."""
         enough = self.repetitions >= REPETITIONS and self.idle_seconds >= IDLE_SECONDS
         return self.bars == ALL_BARS and self.scale == 1 and enough
+
+    @property
+    def short_repetitions(self) -> int:
+        """How often that is measured which is over within a second: a single time says little where
+        the speed of the machine itself changes from one to the next."""
+        return self.repetitions * SHORT_TIMES
 
     @property
     def folder(self) -> Path:

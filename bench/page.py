@@ -12,8 +12,8 @@ INTRODUCTION = """\
 
 Measured by `make bench` in one run, on one machine: the optimised build, a real server of its own,
 the peers beside pg_reaper under the same conditions. Medians; in brackets the least and the most of
-all repetitions. Ratios are taken within each repetition. What is worth noting about the method stands
-with each bar; [CONTRIBUTING.md](../CONTRIBUTING.md) says how to run it.
+all measurements. Ratios are between those that were made one after the other. What is worth noting about
+the method stands with each bar; [CONTRIBUTING.md](../CONTRIBUTING.md) says how to run it.
 """
 
 SCALED = "**This is a partial or scaled run: its figures are no results.**\n"

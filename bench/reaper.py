@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from harness import wait_until
 from harness.reaper import status
 
-from bench.stage import Stage
+from bench.stage import FEW, Stage
 
 # From shared memory: it touches no table, whatever state that is in.
 COUNTER = "SELECT pid, rows_reaped FROM pg_reaper_status() WHERE database = current_database()"
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.002
 PATIENCE = 600.0
 
 
@@ -41,6 +41,18 @@ def afresh(stage: Stage) -> None:
     wait_until(
         lambda: status(stage.server), lambda row: row is not None and row.state == "disabled", "a worker that is off"
     )
+
+
+def warm(stage: Stage, table: str) -> None:
+    """A new worker, off, that has swept the other table, as one in life has, but has not seen this one."""
+    switch = (
+        "SELECT pg_reaper_alter_policy(policy, enabled => %s) FROM pg_reaper_policies WHERE relation = %s::regclass"
+    )
+    with stage.session() as session:
+        session.execute(switch, [False, table])
+        afresh(stage)
+        drain(stage, FEW)
+        session.execute(switch, [True, table])
 
 
 @contextmanager

@@ -30,6 +30,9 @@ CONFIG = {
 # What a server has that says nothing of it.
 DEFAULT_DUTY_CYCLE = "2"
 
+# A table beside the one that is measured, and how many of its rows have expired.
+OTHER, FEW = "other", 100
+
 COLUMNS = """
     execution_id text NOT NULL,
     organization_id text NOT NULL,
@@ -71,6 +74,11 @@ class Stage:
             session.execute(f"VACUUM (FREEZE, ANALYZE) {name}")
             watch(session, name)
             session.execute("CHECKPOINT")
+
+    def other_table(self) -> None:
+        """Makes a small table beside the one that is measured, for whoever shall not come to that one
+        cold."""
+        self.table(OTHER, 2 * FEW, FEW)
 
     def clear(self) -> None:
         """Removes every table that was made, so that no bar is measured beside another's."""

@@ -10,6 +10,7 @@ from bench import plots
 from bench.contenders import BY_INDEX, LARGE_BATCH, Contender, bare, naive, original, plan, race, sweep, worker
 from bench.figures import Spread, number, ratios, spread, thousands
 from bench.report import Report, Table
+from bench.options import SHORT_TIMES
 from bench.stage import DEFAULT_DUTY_CYCLE, Stage
 from bench.verdict import Check
 
@@ -22,70 +23,90 @@ RESTING = "pg_reaper, with its rests"
 BY_HAND, NAIVE = "pg_reaper_sweep()", "pk IN (… SKIP LOCKED)"
 OURS = (DEFAULT, LARGE, RESTING, BY_HAND)
 
+# One race: rows a second and bytes of WAL a row, by contender.
+Race = Mapping[str, tuple[float, float]]
+
 METHOD = """\
 {expired:,} of {rows:,} rows have expired, each with a deadline of its own; rows lie in the order of their
 deadlines, under a primary key (text) and an index on the deadline. Every measurement has a table made afresh,
-vacuumed and followed by a checkpoint, and a session or worker that has not seen it; the order of the contenders
-turns from one repetition to the next. pg_reaper's time runs from the reload that switches it on (so it
-includes waking up and taking the lease) until `rows_reaped` in `pg_reaper_status()`, read every 5 ms, has
-counted all of them. After each measurement it is checked that no expired row and every live row is left.
-All settings of pg_reaper are at their defaults, apart from `batch_size` where it is named, and from
-`duty_cycle`: it is 100, so that the worker does not rest between batches, but for one contender, which has
-the default of {duty_cycle}. The bare `DELETE` is one statement, `DELETE … WHERE deadline < now()`: once with the plan that the
-planner takes ({own}), once made to take the plan that pg_reaper takes ({index}); the ratios are to the latter.
-The original's loop is `DELETE … RETURNING id` from a client that fetches the ids (Python, psycopg). Both
-settings of `synchronous_commit` are published: it is set for the whole server, for peers and reaper alike.
+vacuumed and followed by a checkpoint, and a new session or worker that has done the same to a small table before,
+but has not seen this one; the order of the contenders turns from one race to the next. The bare `DELETE` and the
+worker without rests take part in {times} races for each commit mode, the others in {repetitions}, since a machine's
+own speed changes from one half second to the next; each ratio is taken within a race. pg_reaper's time runs from the
+reload that switches it on (so it includes reading the settings and taking the lease) until `rows_reaped` in
+`pg_reaper_status()`, read every 2 ms, has counted all of them. After each measurement it is checked that no expired
+row and every live row is left. All settings of pg_reaper are at their defaults, apart from `batch_size` where it is
+named, and from `duty_cycle`: it is 100, so that the worker does not rest between batches, but for one contender,
+which has the default of {duty_cycle}. The bare `DELETE` is one statement, `DELETE … WHERE deadline < now()`: once with
+the plan that the planner takes ({own}), once made to take the plan that pg_reaper takes ({index}); the ratios are
+to the latter. The original's loop is `DELETE … RETURNING id` from a client that fetches the ids (Python, psycopg).
+Both settings of `synchronous_commit` are published: it is set for the whole server, for peers and reaper alike.
 """
 
 
+SHORT = [
+    Contender(BARE, bare(*BY_INDEX)), Contender(DEFAULT, worker()), Contender(LARGE, worker(LARGE_BATCH)),
+]  # fmt: skip
+# The commit mode means little to those that run for long.
+LONG = [
+    Contender(RESTING, worker(duty_cycle=DEFAULT_DUTY_CYCLE)), Contender(BY_HAND, sweep), Contender(NAIVE, naive),
+]  # fmt: skip
+
+
 def contenders(mode: str) -> list[Contender]:
-    """Who takes part under one commit mode: it means little to those that run for long."""
-    always = [
-        Contender(BARE, bare(*BY_INDEX)), Contender(OWN_PLAN, bare()), Contender(ORIGINAL, original),
-        Contender(DEFAULT, worker()), Contender(LARGE, worker(LARGE_BATCH)),
-        Contender(RESTING, worker(duty_cycle=DEFAULT_DUTY_CYCLE)),
-    ]  # fmt: skip
-    return [*always, Contender(BY_HAND, sweep), Contender(NAIVE, naive)] if mode == "on" else always
+    """Who takes part in the first race of a repetition under one commit mode."""
+    peers = [Contender(OWN_PLAN, bare()), Contender(ORIGINAL, original)]
+    return [*SHORT, *peers, *(LONG if mode == "on" else [])]
 
 
 def measure(stage: Stage) -> Report:
     """Races them all, under both commit modes."""
     rows, expired = stage.options.rows(2_000_000), stage.options.rows(1_000_000)
-    speeds: dict[str, dict[str, list[float]]] = {"on": {}, "off": {}}
-    wal: dict[str, dict[str, list[float]]] = {"on": {}, "off": {}}
+    races: dict[str, list[Race]] = {"on": [], "off": []}
     plans: dict[str, str] = {}
     try:
-        for repetition in range(stage.options.repetitions):
-            for mode in speeds:
+        for number_of in range(stage.options.short_repetitions):
+            for mode in races:
                 stage.set(synchronous_commit=mode)
-                stage.say(f"repetition {repetition + 1}, synchronous_commit = {mode}")
+                stage.say(f"race {number_of + 1}, synchronous_commit = {mode}")
                 if not plans:
                     stage.table("backlog", rows, expired)
                     plans = {"own": plan(stage), "index": plan(stage, *BY_INDEX)}
-                raced = race(stage, contenders(mode), expired, rows, offset=repetition)
-                for name, (speed, bytes_a_row) in raced.items():
-                    speeds[mode].setdefault(name, []).append(speed)
-                    wal[mode].setdefault(name, []).append(bytes_a_row)
+                taking_part = SHORT if number_of % SHORT_TIMES else contenders(mode)
+                races[mode].append(race(stage, taking_part, expired, rows, offset=number_of))
     finally:
         stage.set(**{"synchronous_commit": None, "pg_reaper.batch_size": None, "pg_reaper.duty_cycle": None})
-    said = METHOD.format(expired=expired, rows=rows, duty_cycle=DEFAULT_DUTY_CYCLE, **plans)
+    said = METHOD.format(
+        expired=expired, rows=rows, duty_cycle=DEFAULT_DUTY_CYCLE, times=stage.options.short_repetitions,
+        repetitions=stage.options.repetitions, **plans,
+    )  # fmt: skip
     report = Report(NUMBER, TITLE, said)
-    for mode, measured in speeds.items():
-        report.checks += checks(mode, measured)
-        report.tables.append(table(mode, [each.name for each in contenders(mode)], measured, wal[mode]))
-    ordered = {
-        mode: {each.name: spread(measured[each.name]) for each in contenders(mode)} for mode, measured in speeds.items()
-    }
-    report.plots["throughput"] = draw(ordered)
+    for mode, raced in races.items():
+        report.checks += checks(mode, raced)
+        report.tables.append(table(mode, raced))
+    report.plots["throughput"] = draw(
+        {mode: {each.name: speed(raced, each.name) for each in contenders(mode)} for mode, raced in races.items()}
+    )
     report.alt["throughput"] = "Rows a second of pg_reaper and its peers, under both commit modes"
     return report
 
 
-def checks(mode: str, measured: Mapping[str, list[float]]) -> list[Check]:
+def speed(races: list[Race], name: str) -> Spread:
+    """Rows a second, in the races that one took part in."""
+    return spread([race[name][0] for race in races if name in race])
+
+
+def ratio(races: list[Race], ours: str, theirs: str) -> Spread:
+    """How often theirs fits into ours, race by race."""
+    both = [race for race in races if ours in race and theirs in race]
+    return ratios([race[ours][0] for race in both], [race[theirs][0] for race in both])
+
+
+def checks(mode: str, races: list[Race]) -> list[Check]:
     """The three bars, under one commit mode."""
     under = f"synchronous_commit {mode}"
     return [
-        Check(NUMBER, f"{what}; {under}", ratios(measured[ours], measured[theirs]).median, "×", limit=limit)
+        Check(NUMBER, f"{what}; {under}", ratio(races, ours, theirs).median, "×", limit=limit)
         for what, ours, theirs, limit in (
             ("default batches / bare DELETE of the same plan", DEFAULT, BARE, 1.0),
             ("batches of 10k / bare DELETE of the same plan", LARGE, BARE, 1.2),
@@ -94,14 +115,15 @@ def checks(mode: str, measured: Mapping[str, list[float]]) -> list[Check]:
     ]
 
 
-def table(mode: str, names: list[str], measured: Mapping[str, list[float]], wal: Mapping[str, list[float]]) -> Table:
+def table(mode: str, races: list[Race]) -> Table:
     """All contenders of one commit mode."""
     rows = []
-    for name in names:
-        speed, ratio = spread(measured[name]), ratios(measured[name], measured[BARE])
+    for name in (each.name for each in contenders(mode)):
+        fast, part = speed(races, name), ratio(races, name, BARE)
+        wal = spread([race[name][1] for race in races if name in race])
         rows.append((
-            name, thousands(speed.median), f"{thousands(speed.least)}–{thousands(speed.most)}",
-            f"{number(ratio.median)} ({number(ratio.least)}–{number(ratio.most)})", number(spread(wal[name]).median),
+            name, thousands(fast.median), f"{thousands(fast.least)}–{thousands(fast.most)}",
+            f"{number(part.median)} ({number(part.least)}–{number(part.most)})", number(wal.median),
         ))  # fmt: skip
     header = ("contender", "rows/s, median", "least–most", "of the bare DELETE", "WAL bytes a row")
     return Table(header, rows, f"synchronous_commit = {mode}")

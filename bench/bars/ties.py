@@ -16,7 +16,7 @@ DISTINCT, TIED, BOTH = "each its own deadline", "one deadline", "one deadline, o
 
 METHOD = """\
 The backlog of bar 1 ({expired:,} of {rows:,} rows), reaped with default settings: with a deadline for each
-row, and with one and the same deadline for all, with and without another session's old snapshot.
+row, and with one and the same deadline for all, with and without another session's old snapshot; {times} times.
 """
 
 
@@ -24,12 +24,12 @@ def measure(stage: Stage) -> Report:
     """All three, in turn, in every repetition."""
     rows, expired = stage.options.rows(2_000_000), stage.options.rows(1_000_000)
     speeds: dict[str, list[float]] = {DISTINCT: [], TIED: [], BOTH: []}
-    for repetition in range(stage.options.repetitions):
+    for repetition in range(stage.options.short_repetitions):
         distinct = race(stage, [Contender(DISTINCT, worker())], expired, rows)
         tied = race(stage, [Contender(TIED, worker()), Contender(BOTH, held)], expired, rows, True, repetition)
         for name, (speed, _) in {**distinct, **tied}.items():
             speeds[name].append(speed)
-    report = Report(NUMBER, TITLE, METHOD.format(expired=expired, rows=rows))
+    report = Report(NUMBER, TITLE, METHOD.format(expired=expired, rows=rows, times=stage.options.short_repetitions))
     table = []
     for name, values in speeds.items():
         speed, ratio = spread(values), ratios(values, speeds[DISTINCT])
