@@ -103,7 +103,10 @@ fn one(
     let why = why.replace("::pg_catalog.interval", "");
     hold_still(target, pg_sys::AccessShareLock)?;
     let bound = watched.bound(now)?;
-    let bounds = Bounds { now, room, waiting: quarantine::waiting(extension, target, now)? };
+    // The filter may raise an error for any row in quarantine.
+    let tried_after = if watched.filter.is_some() { ServerTime::MIN } else { now };
+    let waiting = quarantine::waiting(extension, target, tried_after)?;
+    let bounds = Bounds { now, room, waiting };
     let mut found =
         read(target, watched, bound, &bounds, &|due| Due { reason: why.clone(), ..due })?;
     let moves = watched.barrier.is_some_and(|shape| shape.last_progress_at);
@@ -143,7 +146,13 @@ fn read(
     finish: &dyn Fn(Due) -> Due,
 ) -> Result<Vec<Due>, Failure> {
     let template = include_str!("../../sql/policy/preview.sql");
-    let statement = watched.statement(template, &target.name, bounds.now);
+    let template = match bounds.waiting.is_empty() {
+        true => template.to_owned(),
+        // PostgreSQL may evaluate the conditions of a WHERE in any order, but not those of a CASE.
+        false => template
+            .replace("@also@", " AND CASE WHEN t.ctid = ANY ($3) THEN false ELSE true@also@ END"),
+    };
+    let statement = watched.statement(&template, &target.name, bounds.now);
     let room = i64::try_from(bounds.room).unwrap_or(i64::MAX);
     let key = watched.deadline.column_type;
     let args = [Arg::Key(key, bound), Arg::Int8(room), Arg::Tids(&bounds.waiting)];

@@ -3,7 +3,7 @@
 use super::counted::{self, Counted};
 use super::encoding::encode;
 use super::failure::Failure;
-use super::sandbox::by_index;
+use super::sandbox::{Road, with_road};
 use super::sql::{Arg, Row, spi};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -15,24 +15,33 @@ use std::ffi::{c_int, c_long};
 /// run whether the current user may do what it does.
 pub struct Prepared {
     text: String,
-    /// Whether it must go through an index in its order. The planner cannot know how small a range
-    /// is that comes as a parameter.
-    by_index: bool,
+    /// Where the planner cannot know how small a range is that comes as a parameter, or how few tids.
+    road: Option<Road>,
     plan: Cell<pg_sys::SPIPlanPtr>,
 }
 
 impl Prepared {
     pub fn new(sql: &str) -> Prepared {
-        Prepared::made(sql, false)
+        Prepared::made(sql, None)
     }
 
-    /// One that goes through an index in its order, whatever the planner thinks of that.
-    pub fn by_index(sql: &str) -> Prepared {
-        Prepared::made(sql, true)
+    /// One that goes this way, whatever the planner thinks of that.
+    pub fn by(road: Road, sql: &str) -> Prepared {
+        Prepared::made(sql, Some(road))
     }
 
-    fn made(sql: &str, by_index: bool) -> Prepared {
-        Prepared { text: sql.into(), by_index, plan: Cell::new(std::ptr::null_mut()) }
+    fn made(sql: &str, road: Option<Road>) -> Prepared {
+        Prepared { text: sql.into(), road, plan: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// Plans it, if that is to be done, and gives the plan back; null where it fails.
+    ///
+    /// # Safety
+    /// `plan` is this statement's, and the caller releases what comes back.
+    unsafe fn planned(&self, plan: pg_sys::SPIPlanPtr) -> *mut pg_sys::CachedPlan {
+        // SAFETY: as promised above.
+        let plan = || unsafe { pg_sys::SPI_plan_get_cached_plan(plan) };
+        self.road.map_or_else(plan, |road| with_road(road, plan))
     }
 
     /// Reads: returns what `map` made of its rows, as the active snapshot has them.
@@ -66,7 +75,7 @@ impl Prepared {
             unsafe {
                 let sources = pg_sys::SPI_plan_get_plan_sources(plan);
                 let source = (*(*sources).elements).ptr_value.cast();
-                let cached = by_index(|| pg_sys::SPI_plan_get_cached_plan(plan));
+                let cached = self.planned(plan);
                 if !cached.is_null() {
                     done = counted::delete(source, cached, (types, values, nulls), most);
                     pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
@@ -88,13 +97,11 @@ impl Prepared {
             // SAFETY: connected; the plan is kept, the arrays are as long as `args`, and a
             // snapshot is active.
             Ok(unsafe {
-                if self.by_index {
-                    by_index(|| {
-                        let cached = pg_sys::SPI_plan_get_cached_plan(plan);
-                        if !cached.is_null() {
-                            pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
-                        }
-                    });
+                if self.road.is_some() {
+                    let cached = self.planned(plan);
+                    if !cached.is_null() {
+                        pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+                    }
                 }
                 let snapshot = pg_sys::GetActiveSnapshot();
                 let none = std::ptr::null_mut();

@@ -10,7 +10,7 @@ use super::prepared::with_snapshot_of_now;
 use super::range::Range;
 use super::sandbox::as_owner;
 use super::sql::{self, Arg, Row, required};
-use super::statements::Statements;
+use super::statements::{Reads, Statements};
 use super::target::{Target, Watched};
 use crate::decide::deadline::ColumnType;
 use crate::decide::orphan::Rule;
@@ -37,6 +37,8 @@ pub struct Reaper<'a, H> {
     pub last_read: Duration,
     /// How long those took that found rows in quarantine.
     pub read_over: Duration,
+    /// The filter raises an error for a row that was to be read.
+    filter_raises: bool,
 }
 
 impl<'a, H: Host> Reaper<'a, H> {
@@ -61,6 +63,7 @@ impl<'a, H: Host> Reaper<'a, H> {
             first_read: None,
             last_read: Duration::ZERO,
             read_over: Duration::ZERO,
+            filter_raises: false,
         }
     }
 
@@ -109,19 +112,29 @@ impl<'a, H: Host> Reaper<'a, H> {
         Arg::Key(self.of(), key)
     }
 
+    /// Reads the tids of due rows. Once the filter raises an error for one of them, of those that it
+    /// leaves out as well: a batch that holds that row fails, and so the row is found.
     fn tids(
         &mut self,
-        statement: impl FnOnce(&Statements) -> &str,
-        args: &[Arg],
+        read: impl Fn(&Reads, &dyn Fn(&Row) -> Result<Due, Failure>) -> Result<Vec<Due>, Failure>,
     ) -> Result<Vec<Due>, Failure> {
         let of = self.of();
-        self.read(|statements| sql::query(statement(statements), args, |row| due(row, of)))
+        loop {
+            let all = self.filter_raises;
+            match self.read(|statements| read(statements.reads(all), &|row| due(row, of))) {
+                Err(failure) if !all && self.watched.filter_raised(&failure) => {
+                    self.filter_raises = true;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The due rows in the blocks from `first` up to `end`.
     pub fn blocks(&mut self, first: u32, end: u32, pass: &Pass) -> Result<Vec<Due>, Failure> {
         let edge = |block| Arg::Tid(item_pointer(Tid { block, offset: 0 }));
-        self.tids(|all| &all.blocks, &[self.key(pass.cutoff), edge(first), edge(end)])
+        let args = [self.key(pass.cutoff), edge(first), edge(end)];
+        self.tids(|reads, due| sql::query(&reads.blocks, &args, due))
     }
 
     /// Runs one batch as the owner, and takes note of what it reaped. What is logged is durable by
@@ -178,15 +191,13 @@ impl<H: Host> Rows for Reaper<'_, H> {
             Arg::Tid(item_pointer(after.tid)),
             Arg::Int8(most as i64),
         ];
-        Ok(self.tids(|all| &all.ahead, &args)?)
+        Ok(self.tids(|reads, due| sql::query(&reads.ahead, &args, due))?)
     }
 
     fn tie(&mut self, after: Due, most: usize, _pass: &mut Pass) -> Result<Vec<Due>, Stop> {
         let args =
             [self.key(after.deadline), Arg::Tid(item_pointer(after.tid)), Arg::Int8(most as i64)];
-        let of = self.of();
-        let due = |row: &Row| due(row, of);
-        Ok(self.read(|all| with_snapshot_of_now(|| all.tie.read(&args, due)))?)
+        Ok(self.tids(|reads, due| with_snapshot_of_now(|| reads.tie.read(&args, due)))?)
     }
 
     fn range(

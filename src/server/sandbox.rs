@@ -83,15 +83,29 @@ pub fn with_pinned_path<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<
     })
 }
 
-/// Runs `work`, which plans a statement, with nothing to choose but an index in its order. Only
-/// planning: what triggers plan is not ours to steer.
-pub fn by_index<T>(work: impl FnOnce() -> T) -> T {
+/// How a statement comes to its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Road {
+    /// Along an index, in its order.
+    Index,
+    /// By their tids alone: no other row is looked at, so that none can make a filter raise an error.
+    Tids,
+}
+
+/// Runs `work`, which plans a statement, with nothing to choose but one road. Only planning: what
+/// triggers plan is not ours to steer.
+pub fn with_road<T>(road: Road, work: impl FnOnce() -> T) -> T {
+    let choices = [
+        (c"enable_seqscan", None),
+        (c"enable_bitmapscan", None),
+        (c"enable_sort", None),
+        (c"enable_indexscan", Some(Road::Index)),
+        (c"enable_indexonlyscan", Some(Road::Index)),
+        (c"enable_tidscan", Some(Road::Tids)),
+    ];
     nested(|| {
-        for road in [c"enable_seqscan", c"enable_bitmapscan", c"enable_tidscan", c"enable_sort"] {
-            set_locally(road, c"off");
-        }
-        for road in [c"enable_indexscan", c"enable_indexonlyscan"] {
-            set_locally(road, c"on");
+        for (choice, of) in choices {
+            set_locally(choice, if of == Some(road) { c"on" } else { c"off" });
         }
         work()
     })

@@ -3,6 +3,7 @@
 
 use super::clock::server_now;
 use super::prepared::Prepared;
+use super::sandbox::Road;
 use super::target::{Target, Watched};
 use pgrx::pg_sys;
 
@@ -16,17 +17,34 @@ pub struct Statements {
     pub cut_past: Prepared,
     /// The first deadline that still has a row which the filter lets through.
     pub left: Prepared,
-    /// Due rows in the order of (deadline, tid).
-    pub ahead: String,
-    /// Rows with one deadline.
-    pub tie: Prepared,
+    reads: Reads,
+    /// The same where the filter is left to what reaps; `None`: there is no filter.
+    unfiltered: Option<Reads>,
     /// The next row to fall due.
     pub next: Prepared,
-    /// Due rows in a range of blocks.
-    pub blocks: String,
     pub range: Reap,
     pub these: Reap,
     pub these_unlocked: Reap,
+}
+
+/// The statements that read the tids of due rows.
+pub struct Reads {
+    /// In the order of (deadline, tid).
+    pub ahead: String,
+    /// Those of one deadline.
+    pub tie: Prepared,
+    /// Those in a range of blocks.
+    pub blocks: String,
+}
+
+impl Reads {
+    fn new(fill: impl Fn(&str) -> String) -> Reads {
+        Reads {
+            ahead: fill(include_str!("../../sql/sweep/due.sql")),
+            tie: Prepared::by(Road::Index, &fill(include_str!("../../sql/sweep/tie.sql"))),
+            blocks: fill(include_str!("../../sql/sweep/blocks.sql")),
+        }
+    }
 }
 
 /// A statement that reaps.
@@ -50,9 +68,18 @@ impl Statements {
         })
     }
 
+    /// What reads tids; of all due rows, where those are wanted and there is a filter.
+    pub fn reads(&self, all: bool) -> &Reads {
+        self.unfiltered.as_ref().filter(|_| all).unwrap_or(&self.reads)
+    }
+
     pub fn new(target: &Target, watched: &Watched) -> Statements {
         let (now, table) = (server_now(), &target.name);
         let fill = |template: &str| watched.statement(template, table, now);
+        let unfiltered = watched.filter.as_ref().map(|_| {
+            let all = Watched { filter: None, ..watched.clone() };
+            Reads::new(|template| all.statement(template, table, now))
+        });
         let column = &watched.deadline.column;
         let shape = watched.barrier.unwrap_or_default();
         let telling = |statement: &str| {
@@ -66,10 +93,12 @@ impl Statements {
                 },
             )
         };
-        let reap = |template: &str, prepare: fn(&str) -> Prepared| {
+        let reap = |template: &str, road| {
             let statement = fill(template);
-            Reap { telling: prepare(&telling(&statement)), quiet: prepare(&statement) }
+            let telling = Prepared::by(road, &telling(&statement));
+            Reap { telling, quiet: Prepared::by(road, &statement) }
         };
+        let by_index = |statement: &str| Prepared::by(Road::Index, &fill(statement));
         let cut = include_str!("../../sql/sweep/cut.sql");
         let range = include_str!("../../sql/sweep/range.sql");
         let these = include_str!("../../sql/sweep/these.sql");
@@ -78,18 +107,15 @@ impl Statements {
             .then(|| (table.clone(), target.owner, watched.clone()));
         Statements {
             lasting,
-            cut: Prepared::by_index(&fill(&cut.replace("@from@", ">=").replace("@filtered@", ""))),
-            cut_past: Prepared::by_index(&fill(
-                &cut.replace("@from@", ">").replace("@filtered@", ""),
-            )),
-            left: Prepared::by_index(&fill(&cut.replace("@from@", ">="))),
-            ahead: fill(include_str!("../../sql/sweep/due.sql")),
-            tie: Prepared::by_index(&fill(include_str!("../../sql/sweep/tie.sql"))),
-            next: Prepared::by_index(&fill(include_str!("../../sql/sweep/next.sql"))),
-            blocks: fill(include_str!("../../sql/sweep/blocks.sql")),
-            range: reap(range, Prepared::by_index),
-            these: reap(these, Prepared::new),
-            these_unlocked: reap(these_unlocked, Prepared::new),
+            cut: by_index(&cut.replace("@from@", ">=").replace("@filtered@", "")),
+            cut_past: by_index(&cut.replace("@from@", ">").replace("@filtered@", "")),
+            left: by_index(&cut.replace("@from@", ">=")),
+            reads: Reads::new(fill),
+            unfiltered,
+            next: by_index(include_str!("../../sql/sweep/next.sql")),
+            range: reap(range, Road::Index),
+            these: reap(these, Road::Tids),
+            these_unlocked: reap(these_unlocked, Road::Tids),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::sql::{self, Arg, required};
 use crate::decide::ServerTime;
 use crate::decide::deadline::Deadline;
+use crate::decide::fault::{Fault, fault};
 use crate::decide::refusal::Refusal;
 use crate::decide::shape::Shape;
 use pgrx::pg_sys;
@@ -55,6 +56,12 @@ impl Watched {
     /// The rows that are past a column of type `timestamptz`.
     pub fn column(column: &str) -> Watched {
         Watched { deadline: Deadline::column(column), filter: None, barrier: None }
+    }
+
+    /// Whether this may be an error that the filter raised for one row, where nothing else would raise
+    /// any about rows.
+    pub fn filter_raised(&self, failure: &Failure) -> bool {
+        self.filter.is_some() && fault(&failure.sqlstate()) == Fault::Row
     }
 
     /// A statement of a sweep over `table`. `now` is when rows must be past their deadlines.
