@@ -24,6 +24,10 @@ CREATE UNIQUE INDEX pg_reaper_policy_barrier ON @extschema@.pg_reaper_policy (re
   WHERE kind OPERATOR(pg_catalog.=) 'barrier';
 COMMENT ON TABLE @extschema@.pg_reaper_policy IS
   'What pg_reaper watches, one row for each policy; see pg_reaper_policies';
+-- A policy whose table was dropped is not dumped: it would name, by its number, whatever has that number
+-- in the new database.
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.pg_reaper_policy',
+  'WHERE NOT builtin AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) relation)');
 
 CREATE TABLE @extschema@.pg_reaper_quarantine (
   policy          bigint NOT NULL REFERENCES @extschema@.pg_reaper_policy ON DELETE CASCADE,

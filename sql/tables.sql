@@ -99,5 +99,7 @@ GRANT SELECT ON @extschema@.pg_reaper_policy, @extschema@.pg_reaper_lease TO pg_
 -- elsewhere in the new database, and never the built-in policy, which
 -- the new database makes for itself.
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.pg_barrier_state', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.pg_reaper_policy', 'WHERE NOT builtin');
+-- Nor one whose table was dropped: it would name, by its number, whatever has that number there.
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.pg_reaper_policy',
+  'WHERE NOT builtin AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) relation)');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.pg_reaper_policy_id_seq', '');

@@ -60,6 +60,17 @@ def test_a_dump_carries_every_setting_of_a_policy(make_server: Callable[..., Ser
     assert server.value("SELECT pg_reaper_add_policy('new', 'due')", dbname="copy") == dropped + 1
 
 
+def test_a_policy_whose_table_was_dropped_is_not_dumped(make_server: Callable[..., Server]) -> None:
+    # What has the number of that table in the new database is not what was watched.
+    server = make_server({"pg_reaper.enabled": "off"})
+    watched(server, "jobs")
+    watched(server, "gone")
+    server.execute("DROP TABLE gone")
+    assert server.value("SELECT count(*) FROM pg_reaper_policy WHERE NOT builtin") == 2
+    carry(server)
+    assert server.query("SELECT relation::text FROM pg_reaper_policy WHERE NOT builtin", dbname="copy") == [("jobs",)]
+
+
 @pytest.fixture
 def older(make_server: Callable[..., Server]) -> Server:
     """A server of the new library in which the extension was created by the old one, and lived in."""
