@@ -13,7 +13,7 @@ use crate::server::extension::Extension;
 use crate::server::failure::Failure;
 use crate::server::pass::Limits;
 use crate::server::relation::hold_still;
-use crate::server::sandbox::{self, as_owner, with_lock_timeout};
+use crate::server::sandbox::{self, as_owner, with_lock_timeout, with_plain_input};
 use crate::server::sql::{self, Arg, Row, required};
 use crate::server::target::{Target, Watched};
 use crate::server::{quarantine, settings};
@@ -167,5 +167,6 @@ fn read(
             row: required(row.text(3), "row")?,
         }))
     };
-    as_owner(target.owner, restriction, || sql::query(&statement, &args, due))
+    let query = || sql::query(&statement, &args, due);
+    as_owner(target.owner, restriction, || with_plain_input(query))
 }

@@ -6,7 +6,7 @@ use super::indexed::{self, By};
 use super::memory::Memory;
 use super::pass::Host;
 use super::prepared::with_snapshot_of_now;
-use super::sandbox::as_owner;
+use super::sandbox::{as_owner, with_plain_input};
 use super::sql::{self, Arg, Row};
 use super::target::{Target, Watched};
 use crate::decide::micros;
@@ -54,7 +54,8 @@ pub fn due_in<H: Host>(
             By::Whole | By::Nothing => include_str!("../../sql/sweep/next.sql"),
         };
         let statement = watched.statement(template, &target.name, now);
-        as_owner(target.owner, restriction, || sql::query(&statement, &args, due))
+        let query = || sql::query(&statement, &args, due);
+        as_owner(target.owner, restriction, || with_plain_input(query))
     });
     let found = match found {
         // That row is not due yet. Until it is, the others are found by the interval.

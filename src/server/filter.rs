@@ -3,7 +3,7 @@
 
 use super::encoding::{decode, encode};
 use super::failure::Failure;
-use super::sandbox::{Restriction, as_owner, set_path, with_plain_output};
+use super::sandbox::{Restriction, as_owner, set_path, with_plain_input, with_plain_output};
 use super::transaction::in_subtransaction;
 use crate::decide::refusal::Refusal;
 use pgrx::{is_a, pg_sys};
@@ -28,10 +28,13 @@ pub fn spelt_out(
 ) -> Result<String, Failure> {
     let analysed = in_subtransaction(|| {
         as_owner(owner, Restriction::Full, || {
-            if let Names::Path(path) = names {
-                set_path(path);
-            }
-            let expression = analyse(relation, filter)?;
+            let expression = match names {
+                Names::Path(path) => {
+                    set_path(path);
+                    analyse(relation, filter)?
+                }
+                Names::Qualified => with_plain_input(|| analyse(relation, filter))?,
+            };
             // What was kept is taken as it is: a sweep does not ask either.
             if matches!(names, Names::Path(_)) {
                 check(expression)?;

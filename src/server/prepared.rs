@@ -3,7 +3,7 @@
 use super::counted::{self, Counted};
 use super::encoding::encode;
 use super::failure::Failure;
-use super::sandbox::{Road, with_road};
+use super::sandbox::{Road, with_plain_input, with_road};
 use super::sql::{Arg, Row, spi};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -32,16 +32,6 @@ impl Prepared {
 
     fn made(sql: &str, road: Option<Road>) -> Prepared {
         Prepared { text: sql.into(), road, plan: Cell::new(std::ptr::null_mut()) }
-    }
-
-    /// Plans it, if that is to be done, and gives the plan back; null where it fails.
-    ///
-    /// # Safety
-    /// `plan` is this statement's, and the caller releases what comes back.
-    unsafe fn planned(&self, plan: pg_sys::SPIPlanPtr) -> *mut pg_sys::CachedPlan {
-        // SAFETY: as promised above.
-        let plan = || unsafe { pg_sys::SPI_plan_get_cached_plan(plan) };
-        self.road.map_or_else(plan, |road| with_road(road, plan))
     }
 
     /// Reads: returns what `map` made of its rows, as the active snapshot has them.
@@ -98,6 +88,8 @@ impl Prepared {
             // snapshot is active.
             Ok(unsafe {
                 if self.road.is_some() {
+                    // Not where triggers run: how they read and plan what is theirs is not ours to
+                    // steer.
                     let cached = self.planned(plan);
                     if !cached.is_null() {
                         pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
@@ -119,13 +111,25 @@ impl Prepared {
         })
     }
 
+    /// The plan as it is to be executed, analysed and made anew where it must be; null where that fails.
+    ///
+    /// # Safety
+    /// Connected; `plan` is this statement's and kept, and the caller releases what comes back.
+    unsafe fn planned(&self, plan: pg_sys::SPIPlanPtr) -> *mut pg_sys::CachedPlan {
+        // SAFETY: as the caller promises.
+        let made = || unsafe { pg_sys::SPI_plan_get_cached_plan(plan) };
+        with_plain_input(|| self.road.map_or_else(made, |road| with_road(road, made)))
+    }
+
     fn plan(&self, count: c_int, types: *mut pg_sys::Oid) -> Result<pg_sys::SPIPlanPtr, Failure> {
         if self.plan.get().is_null() {
             let options = pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int;
             let text = encode(&self.text);
             // SAFETY: connected; a plan that is kept outlives the connection, and is freed below.
             unsafe {
-                let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), count, types, options);
+                let plan = with_plain_input(|| {
+                    pg_sys::SPI_prepare_cursor(text.as_ptr(), count, types, options)
+                });
                 if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
                     return Err(Failure::internal("SPI_prepare failed"));
                 }

@@ -8,7 +8,7 @@ use super::orphans;
 use super::pass::{Host, Limits, Stop};
 use super::prepared::with_snapshot_of_now;
 use super::range::Range;
-use super::sandbox::as_owner;
+use super::sandbox::{as_owner, with_plain_input};
 use super::sql::{self, Arg, Row, required};
 use super::statements::{Reads, Statements};
 use super::target::{Target, Watched};
@@ -121,7 +121,8 @@ impl<'a, H: Host> Reaper<'a, H> {
         let of = self.of();
         loop {
             let all = self.filter_raises;
-            match self.read(|statements| read(statements.reads(all), &|row| due(row, of))) {
+            let query = |all: &Reads| read(all, &|row| due(row, of));
+            match self.read(|statements| with_plain_input(|| query(statements.reads(all)))) {
                 Err(failure) if !all && self.watched.filter_raised(&failure) => {
                     self.filter_raises = true;
                 }

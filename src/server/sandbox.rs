@@ -111,9 +111,21 @@ pub fn with_road<T>(road: Road, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Runs `work` so that values are written as every session reads them alike, and exactly.
+/// Runs `work`, which parses SQL of ours or a filter as it was kept, so that its literals mean what
+/// they meant when they were written down: PostgreSQL never spells them out as `E''`.
+pub fn with_plain_input<T>(work: impl FnOnce() -> T) -> T {
+    nested(|| {
+        set_locally(c"standard_conforming_strings", c"on");
+        set_locally(c"array_nulls", c"on");
+        work()
+    })
+}
+
+/// Runs `work` so that values are written as every session reads them alike, and exactly; to be read
+/// by [`with_plain_input`].
 pub fn with_plain_output<T>(work: impl FnOnce() -> T) -> T {
     nested(|| {
+        set_locally(c"standard_conforming_strings", c"on");
         set_locally(c"datestyle", c"ISO");
         set_locally(c"intervalstyle", c"postgres");
         set_locally(c"extra_float_digits", c"1");

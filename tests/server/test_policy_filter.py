@@ -10,7 +10,7 @@ import pytest
 from harness import Server, wait_until
 from scenery import log
 from scenery.barriers import BY_HAND
-from scenery.policies import COLUMNS, add, alter, rows, shown, suspended, sweep, until_rows, watched, write
+from scenery.policies import COLUMNS, add, alter, go, rows, shown, suspended, sweep, until_rows, watched, write
 
 
 @pytest.fixture
@@ -154,6 +154,32 @@ def test_constants_mean_what_they_meant_to_who_wrote_them(by_hand: Server) -> No
             found = session.execute("SELECT row_data ->> 'id' FROM pg_reaper_preview(%s)", [policy]).fetchall()
             assert sorted(name for (name,) in found) == expected, settings
     assert sweep(by_hand, policy) == 3
+
+
+@pytest.mark.parametrize("strings", ["on", "off"])
+def test_a_backslash_and_a_null_mean_what_they_meant_whatever_a_session_takes_them_for(
+    by_hand: Server, strings: str
+) -> None:
+    with by_hand.connect() as session:
+        session.execute(f"SET standard_conforming_strings = {strings}; SET escape_string_warning = off")
+        (policy,) = session.execute(
+            r"SELECT pg_reaper_add_policy('jobs', 'due', filter => $$id <> E'keep\\me'"
+            " AND ARRAY[state] IS DISTINCT FROM '{NULL}'$$)"
+        ).fetchone()  # type: ignore[misc]
+    by_hand.execute(r"INSERT INTO jobs VALUES (E'keep\\me', now(), 'open'), ('too', now(), NULL), ('dead', now(), 'open')")
+    for setting in ("standard_conforming_strings", "array_nulls"):
+        by_hand.execute(f"ALTER DATABASE postgres SET {setting} = off")
+    # Read again, and spelt out again.
+    alter(by_hand, policy, batch_size=10)
+    assert shown(by_hand, policy) == ["dead"]
+    assert suspended(by_hand, policy) is None
+    go(by_hand)
+    until_rows(by_hand, "jobs", "keep\\me", "too")
+    # With the statements planned anew, too.
+    by_hand.execute("ALTER TABLE jobs ADD more text")
+    write(by_hand, "jobs", "dead")
+    until_rows(by_hand, "jobs", "keep\\me", "too")
+    assert sweep(by_hand, policy) == 0
 
 
 def test_a_hostile_operator_in_the_path_gets_no_power(by_hand: Server) -> None:
