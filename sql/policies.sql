@@ -10,10 +10,12 @@ WITH RECURSIVE policy AS (
       batch_size bigint, rate_limit bigint, sweep_interval interval, stuck_timeout interval)
 ), member (policy, relation) AS (
   SELECT p.id, p.relation FROM policy p
-  UNION ALL
+  -- A child may have two parents that are children of one.
+  UNION
   SELECT m.policy, i.inhrelid
   FROM member m
   JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) m.relation
+  WHERE NOT i.inhdetachpending
 )
 SELECT m.policy, p.builtin, m.relation, c.relowner, c.relkind::text,
   CASE WHEN c.oid IS NOT NULL THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END,

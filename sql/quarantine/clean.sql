@@ -5,6 +5,7 @@ WITH RECURSIVE member (policy, relation) AS (
   SELECT m.policy, i.inhrelid
   FROM member m
   JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) m.relation
+  WHERE NOT i.inhdetachpending
 )
 DELETE FROM @schema@.pg_reaper_quarantine q
 WHERE NOT EXISTS (

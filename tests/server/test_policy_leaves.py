@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness import Server, wait_until
 from scenery import log
-from scenery.policies import add, alter, rows, suspended, until_rows, watched, write
+from scenery.policies import add, alter, rows, shown, suspended, until_rows, watched, write
 
 
 def test_partitions_are_reaped_each_as_its_owner(server: Server) -> None:
@@ -79,3 +79,16 @@ def test_children_that_inherit_are_swept_with_their_parent(server: Server) -> No
         write(server, table, f"dead {table}", state="done")
         write(server, table, f"live {table}")
     until_rows(server, "jobs", "live child", "live jobs")
+
+
+def test_a_child_of_two_children_is_one_leaf(server: Server) -> None:
+    policy = watched(server, "jobs", enabled=False)
+    server.execute(
+        "CREATE TABLE left_one () INHERITS (jobs)",
+        "CREATE TABLE right_one () INHERITS (jobs)",
+        "CREATE TABLE grandchild () INHERITS (left_one, right_one)",
+    )
+    write(server, "grandchild", "dead")
+    assert shown(server, policy) == ["dead"]
+    alter(server, policy, enabled=True)
+    until_rows(server, "jobs")
