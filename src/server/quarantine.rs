@@ -155,8 +155,7 @@ fn read(
     let key = key.into_iter().flatten().next().unwrap_or_else(|| by_place.clone());
     let rows = |key: &str| {
         let template = include_str!("../../sql/quarantine/rows.sql");
-        // Names may have any character in them, so this comes last.
-        let statement = watched.statement(template, &target.name, 0).replace("/*key*/", key);
+        let statement = watched.statement_with(template, &target.name, 0, &[("key", key)]);
         let said = sql::query(&statement, &[Arg::Tids(&tids)], |row| {
             let deadline = orphans::deadline(rule, required(row.int8(2), "deadline")?);
             let key = required(row.text(3), "key")?;

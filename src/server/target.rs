@@ -66,6 +66,17 @@ impl Watched {
 
     /// A statement of a sweep over `table`. `now` is when rows must be past their deadlines.
     pub fn statement(&self, template: &str, table: &str, now: ServerTime) -> String {
+        self.statement_with(template, table, now, &[])
+    }
+
+    /// The same, with `more` to fill in.
+    pub fn statement_with(
+        &self,
+        template: &str,
+        table: &str,
+        now: ServerTime,
+        more: &[(&str, &str)],
+    ) -> String {
         let filtered =
             self.filter.as_ref().map_or(String::new(), |filter| format!(" AND ({filter})"));
         let mut also = filtered.clone();
@@ -73,17 +84,16 @@ impl Watched {
             let (due, now) = (self.deadline.of_row(), iso(now));
             also += &format!(" AND {due} < '{now}'::pg_catalog.timestamptz");
         }
-        sql::filled(
-            template,
-            &[
-                ("deadline", &self.deadline.column),
-                ("due", &self.deadline.of_row()),
-                ("filter", self.filter.as_deref().unwrap_or("true")),
-                ("table", table),
-                ("filtered", &filtered),
-                ("also", &also),
-            ],
-        )
+        let due = self.deadline.of_row();
+        let own = [
+            ("deadline", &*self.deadline.column),
+            ("due", &due),
+            ("filter", self.filter.as_deref().unwrap_or("true")),
+            ("table", table),
+            ("filtered", &filtered),
+            ("also", &also),
+        ];
+        sql::filled(template, &[&own, more].concat())
     }
 
     /// The key before which rows are due at `now`, asked of PostgreSQL: within a transaction.

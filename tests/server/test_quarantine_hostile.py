@@ -121,6 +121,20 @@ def test_a_key_of_any_name_is_written_down(make_server: Callable[..., Server]) -
     assert keys(server, key="a@b@c") == [7]
 
 
+def test_a_table_of_any_name_has_its_rows_written_down(make_server: Callable[..., Server]) -> None:
+    server = make_server(QUICK)
+    name = '"/*key*/@key@"'
+    server.execute(f"CREATE TABLE {name} ({KEYED})", f"CREATE INDEX ON {name} (due)")
+    server.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$",
+        f"CREATE TRIGGER refuse BEFORE DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    add(server, name)
+    write(server, name, "bad")
+    go(server)
+    until_held(server, "bad")
+
+
 def test_more_rows_than_are_written_at_once_are_all_written_down(make_server: Callable[..., Server]) -> None:
     server = make_server({"pg_reaper.log_limit": "0", **BY_HAND})
     watched(server, TABLE, KEYED)
