@@ -16,7 +16,7 @@ pub fn hint(sqlstate: &str) -> &'static str {
         }
         ("42P01" | "42703", _) => {
             "A table or column was dropped or renamed; put it back, or end the policy with \
-             pg_reaper_disown()."
+             pg_reaper_drop_policy()."
         }
         ("23503", _) => {
             "Rows of another table refer to the row; let that key cascade, or delete them first."
