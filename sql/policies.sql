@@ -27,7 +27,7 @@ SELECT m.policy, p.builtin, m.relation, c.relowner, c.relkind::text,
   p.batch_size, p.rate_limit,
   (EXTRACT(EPOCH FROM p.sweep_interval) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   (EXTRACT(EPOCH FROM p.stuck_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
-  r.relowner,
+  r.relowner, p.relation,
   @types@
 FROM member m
 JOIN policy p ON p.id OPERATOR(pg_catalog.=) m.policy

@@ -28,6 +28,15 @@ impl ColumnType {
             _ => None,
         }
     }
+
+    /// The type's name in the catalogue.
+    pub fn name(self) -> &'static str {
+        match self {
+            ColumnType::Timestamptz => "timestamptz",
+            ColumnType::Timestamp => "timestamp",
+            ColumnType::Date => "date",
+        }
+    }
 }
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;

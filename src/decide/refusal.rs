@@ -66,7 +66,9 @@ pub enum Refusal {
     NegativeMaxRows { max_rows: i64 },
     #[error("table {relation} has deferred constraints, and you are not its owner")]
     DeferredConstraints { relation: String },
-    #[error("table {relation} was dropped, renamed or given to another owner in the meantime")]
+    #[error(
+        "table {relation} was dropped, renamed, detached, retyped or given to another owner in the meantime"
+    )]
     Changed { relation: String },
     #[error("extension \"pg_reaper\" is not installed in this database")]
     NoExtension,

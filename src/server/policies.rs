@@ -1,11 +1,12 @@
 //! What is watched.
 
+use super::changes;
 use super::extension::Extension;
 use super::failure::Failure;
 use super::kept;
 use super::sandbox::{self, Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
-use super::target::{Target, Watched};
+use super::target::{AsOf, Target, Watched};
 use crate::decide::deadline::{ColumnType, Deadline};
 use crate::decide::order::children_first;
 use crate::decide::refusal::Refusal;
@@ -53,6 +54,8 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
         .sql(include_str!("../../sql/policies.sql"))
         .replace("@type@", &type_expression("p.expires_column"))
         .replace("@types@", &type_expressions());
+    // Before anything is read.
+    let as_of = AsOf(changes::so_far());
     let mut policies = Policies { targets: vec![], bereft: vec![] };
     kept::query(&statement, &[], |row| {
         let policy = required(row.int8(1), "policy")?;
@@ -70,6 +73,8 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
         policies.targets.push(Target {
             policy,
             relation: required(row.oid(3), "relation")?,
+            root: required(row.oid(21), "root")?,
+            as_of,
             called: name.clone(),
             name,
             owner: required(row.oid(4), "owner")?,
@@ -119,7 +124,7 @@ fn put_in_order(extension: &Extension, targets: &mut [Target]) -> Result<(), Fai
 /// What is due in the table `name`, from the row that [`load`] reads.
 fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
     if row.text(7).as_deref() != Some("expiry") {
-        let shape = Shape::of(name, &columns(row, 21))?;
+        let shape = Shape::of(name, &columns(row, 22))?;
         return Ok(Watched { barrier: Some(shape), ..Watched::column("expires_at") });
     }
     let (column, time_zone) = (row.text(8).unwrap_or_default(), row.text(13));

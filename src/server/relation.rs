@@ -5,10 +5,14 @@
 //! still, and looks again through the relation cache, which knows the newest state whatever
 //! snapshot the transaction has.
 
+use super::changes;
 use super::encoding::decode;
 use super::failure::Failure;
+use super::kept;
+use super::sql::{self, Arg};
 use super::target::Target;
 use super::transaction::in_transaction;
+use crate::decide::deadline::ColumnType;
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -52,7 +56,41 @@ pub fn is_gone(relation: pg_sys::Oid) -> bool {
 /// Locks the table of `target` until the end of the transaction, and makes sure that it is still
 /// what it was when the policies were read.
 pub fn hold_still(target: &Target, mode: u32) -> Result<Now, Failure> {
-    lock(target.relation, mode)
+    let now = lock(target.relation, mode)
         .filter(|now| now.owner == target.owner && now.name == target.name)
-        .ok_or_else(|| Refusal::Changed { relation: target.name.clone() }.into())
+        .ok_or_else(|| changed(target))?;
+    // With the lock we were told of what has changed, which may be what we have waited for.
+    if changes::so_far() != target.as_of.0 {
+        see_that_it_is_still_watched(target)?;
+    }
+    Ok(now)
+}
+
+fn changed(target: &Target) -> Failure {
+    Refusal::Changed { relation: target.name.clone() }.into()
+}
+
+/// Makes sure that a leaf is one still, and that deadlines are of the type by which they are compared:
+/// a local time is compared with a point in time by the time zone of the session.
+fn see_that_it_is_still_watched(target: &Target) -> Result<(), Failure> {
+    let Ok(watched) = &target.watched else { return Ok(()) };
+    let deadline = &watched.deadline;
+    let mut columns = vec![(&*deadline.column, deadline.column_type)];
+    if watched.barrier.is_some_and(|shape| shape.last_progress_at) {
+        columns.push(("last_progress_at", ColumnType::Timestamptz));
+    }
+    let statement = sql::statement(include_str!("../../sql/still.sql"));
+    for (column, of) in columns {
+        let args = [
+            Arg::Oid(target.relation),
+            Arg::Oid(target.root),
+            Arg::Text(column),
+            Arg::Text(of.name()),
+        ];
+        let still = kept::query(&statement, &args, |row| Ok(row.bool(1)))?;
+        if still != [Some(true)] {
+            return Err(changed(target));
+        }
+    }
+    Ok(())
 }

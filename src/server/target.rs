@@ -14,11 +14,26 @@ use std::time::Duration;
 /// A table of a policy.
 pub type Key = (i64, pg_sys::Oid);
 
+/// How often the catalogue had changed when something was read; it says nothing of what that was.
+#[derive(Clone, Copy, Debug)]
+pub struct AsOf(pub u64);
+
+impl PartialEq for AsOf {
+    fn eq(&self, _other: &AsOf) -> bool {
+        true
+    }
+}
+
+impl Eq for AsOf {}
+
 /// One table that holds rows of a policy: the watched table itself, or a leaf of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub policy: i64,
     pub relation: pg_sys::Oid,
+    /// The watched table.
+    pub root: pg_sys::Oid,
+    pub as_of: AsOf,
     /// Its name, qualified, and quoted where it must be.
     pub name: String,
     /// What it is called in reports: by its name and, where other policies watch it too, by this one.

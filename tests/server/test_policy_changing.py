@@ -1,0 +1,57 @@
+"""Tables that become something else while a sweep waits for their lock."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import Server, wait_until
+from harness.reaper import wait_for_cycles
+from scenery.policies import COLUMNS, add, alter, rows, suspended, until_rows, watched, write
+
+WAITS = (
+    "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE a.backend_type = 'pg_reaper worker' AND NOT l.granted"
+)
+
+
+def change_while_it_waits(server: Server, leaf: str, change: str) -> None:
+    """Has the worker wait for a table, and come to it when that has changed."""
+    with server.connect() as session:
+        session.execute("BEGIN")
+        session.execute(f"LOCK TABLE {leaf} IN ACCESS EXCLUSIVE MODE")
+        session.execute(change)
+        wait_until(lambda: server.value(WAITS), description="the worker to wait")
+        session.execute("COMMIT")
+
+
+@pytest.mark.parametrize("leaf", ["partition", "child"])
+def test_a_leaf_that_is_taken_away_is_not_swept_any_more(server: Server, leaf: str) -> None:
+    if leaf == "partition":
+        server.execute(f"CREATE TABLE jobs ({COLUMNS}) PARTITION BY LIST (state)")
+        server.execute("CREATE TABLE old PARTITION OF jobs FOR VALUES IN ('open')", "CREATE INDEX ON jobs (due)")
+        change = "ALTER TABLE jobs DETACH PARTITION old"
+    else:
+        server.execute(f"CREATE TABLE jobs ({COLUMNS})", "CREATE TABLE old () INHERITS (jobs)")
+        server.execute("CREATE INDEX ON jobs (due)", "CREATE INDEX ON old (due)")
+        change = "ALTER TABLE old NO INHERIT jobs"
+    add(server, "jobs")
+    write(server, "old", "first")
+    until_rows(server, "old")
+    change_while_it_waits(server, "old", f"INSERT INTO old VALUES ('kept', now(), 'open'); {change}")
+    wait_for_cycles(server, 3)
+    assert rows(server, "old") == ["kept"]
+
+
+def test_a_deadline_that_becomes_a_local_time_is_not_compared_as_if_it_were_one_of_the_session(server: Server) -> None:
+    policy = watched(server, "jobs")
+    write(server, "jobs", "dead")
+    until_rows(server, "jobs")
+    write(server, "jobs", "live", due="3 h")
+    change = "ALTER TABLE jobs ALTER due TYPE timestamp USING due AT TIME ZONE 'America/New_York'"
+    change_while_it_waits(server, "jobs", f"INSERT INTO jobs VALUES ('dead', now()); {change}")
+    wait_until(lambda: "has type timestamp" in (suspended(server, policy) or ""), description="the policy to be suspended")
+    wait_for_cycles(server, 3)
+    assert rows(server, "jobs") == ["dead", "live"]
+    # It is swept again as soon as it can be told what the values mean.
+    alter(server, policy, time_zone="America/New_York")
+    until_rows(server, "jobs", "live")
