@@ -36,6 +36,8 @@ pub enum Refusal {
     BadFilter { why: String },
     #[error("table {relation} has another owner than the table that the filter was written for")]
     FilterOfAnother { relation: String },
+    #[error("table {relation} belongs to another owner than a trigger that it has of its parent")]
+    TriggerOfAnother { relation: String },
     #[error("there is no policy {policy}")]
     NoPolicy { policy: i64 },
     #[error("both a table and a policy were given")]
@@ -101,7 +103,9 @@ impl Refusal {
     /// The five characters of its SQLSTATE.
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            Refusal::NotOwner { .. } | Refusal::FilterOfAnother { .. } => "42501",
+            Refusal::NotOwner { .. }
+            | Refusal::FilterOfAnother { .. }
+            | Refusal::TriggerOfAnother { .. } => "42501",
             Refusal::NoRelation { .. } => "42P01",
             Refusal::NotATable { .. }
             | Refusal::ForeignPartition { .. }
@@ -179,6 +183,11 @@ impl Refusal {
             }
             Refusal::FilterOfAnother { .. } => {
                 "A filter is run with the rights of a table's owner: give the table to the owner of \
+                 its parent, or let that role be a member of its owner."
+                    .into()
+            }
+            Refusal::TriggerOfAnother { .. } => {
+                "A trigger is run with the rights of a table's owner: give the table to the owner of \
                  its parent, or let that role be a member of its owner."
                     .into()
             }

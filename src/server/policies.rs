@@ -123,8 +123,11 @@ fn put_in_order(extension: &Extension, targets: &mut [Target]) -> Result<(), Fai
 
 /// What is due in the table `name`, from the row that [`load`] reads.
 fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
+    if row.bool(22) == Some(true) {
+        return Err(Refusal::TriggerOfAnother { relation: name.into() });
+    }
     if row.text(7).as_deref() != Some("expiry") {
-        let shape = Shape::of(name, &columns(row, 22))?;
+        let shape = Shape::of(name, &columns(row, 23))?;
         return Ok(Watched { barrier: Some(shape), ..Watched::column("expires_at") });
     }
     let (column, time_zone) = (row.text(8).unwrap_or_default(), row.text(13));

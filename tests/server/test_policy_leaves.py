@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness import Server, wait_until
 from scenery import log
 from scenery.policies import add, alter, rows, shown, suspended, until_rows, watched, write
@@ -69,6 +71,44 @@ def test_the_filter_of_one_owner_is_never_run_with_the_rights_of_another(server:
     alter(server, policy, reset=["filter"])
     assert suspended(server, policy) is None
     until_rows(server, "hers.jobs")
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    ["EXECUTE FUNCTION hers.evil()", "WHEN (hers.is_evil()) EXECUTE FUNCTION note()"],
+    ids=["the function", "the condition"],
+)
+def test_the_triggers_of_one_owner_are_never_run_with_the_rights_of_another(server: Server, trigger: str) -> None:
+    # Mallory owns the parent. An administrator makes a partition of it, which gets her triggers.
+    server.execute(
+        "CREATE ROLE mallory LOGIN", "CREATE SCHEMA hers AUTHORIZATION mallory",
+        "GRANT EXECUTE ON FUNCTION pg_reaper_add_policy TO mallory",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$",
+    )  # fmt: skip
+    server.execute(
+        "CREATE FUNCTION hers.does() RETURNS void LANGUAGE plpgsql AS $$ BEGIN IF current_user <> 'mallory' THEN"
+        " ALTER ROLE mallory SUPERUSER; END IF; END $$",
+        "CREATE FUNCTION hers.evil() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM hers.does(); RETURN OLD; END $$",
+        "CREATE FUNCTION hers.is_evil() RETURNS boolean LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM hers.does(); RETURN false; END $$",
+        "CREATE TABLE hers.jobs (id text, due timestamptz, state text) PARTITION BY LIST (state)",
+        "CREATE INDEX ON hers.jobs (due)",
+        "CREATE TABLE hers.own PARTITION OF hers.jobs FOR VALUES IN ('open')",
+        f"CREATE TRIGGER evil BEFORE DELETE ON hers.jobs FOR EACH ROW {trigger}",
+        user="mallory",
+    )
+    policy = add(server, "hers.jobs", user="mallory")
+    server.execute("CREATE TABLE hers.ours PARTITION OF hers.jobs FOR VALUES IN ('done')")
+    write(server, "hers.jobs", "not hers", state="done")
+    write(server, "hers.jobs", "own")
+    until_rows(server, "hers.jobs", "not hers")
+    wait_until(lambda: log.failures(server.log(), "hers.ours"), bool, "the report")
+    assert "another owner" in (suspended(server, policy) or "")
+    assert server.value("SELECT NOT rolsuper FROM pg_roles WHERE rolname = 'mallory'")
+    server.execute("ALTER TABLE hers.ours OWNER TO mallory")
+    until_rows(server, "hers.jobs")
+    assert suspended(server, policy) is None
 
 
 def test_children_that_inherit_are_swept_with_their_parent(server: Server) -> None:
