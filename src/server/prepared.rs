@@ -140,6 +140,14 @@ impl Prepared {
     }
 }
 
+/// Has all statements of this session planned anew. A function in a trigger may have one that was planned
+/// for what is no more, such as the type that a column had: PostgreSQL raises an error then for as long as
+/// the session lasts, and that of a worker does not end.
+pub fn plan_anew() {
+    // SAFETY: marks what is kept; needs no transaction.
+    unsafe { pg_sys::ResetPlanCache() };
+}
+
 impl Drop for Prepared {
     fn drop(&mut self) {
         let plan = self.plan.get();

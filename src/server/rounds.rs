@@ -11,6 +11,7 @@ use super::leadership::Leadership;
 use super::memory::Memory;
 use super::pass::{self, End, Host, Limits, Stop};
 use super::policies;
+use super::prepared;
 use super::quarantine;
 use super::relation;
 use super::target::{Key, Target};
@@ -228,6 +229,7 @@ impl Rounds {
             Err(Stop::Failed(failure)) => {
                 swept.clean = false;
                 turn.pacing.forget();
+                prepared::plan_anew();
                 self.troubles.failed(target, &failure, settings, place);
             }
         }

@@ -55,3 +55,19 @@ def test_a_deadline_that_becomes_a_local_time_is_not_compared_as_if_it_were_one_
     # It is swept again as soon as it can be told what the values mean.
     alter(server, policy, time_zone="America/New_York")
     until_rows(server, "jobs", "live")
+
+
+def test_a_trigger_that_was_compiled_for_another_type_goes_on_with_the_new_one(server: Server) -> None:
+    # What PL/pgSQL has planned for a column is wrong for the rest of the session once that has another type,
+    # and the worker's session does not end.
+    watched(server, "jobs", "id text, due timestamptz, state text DEFAULT 'open', number int DEFAULT 1")
+    server.execute(
+        "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF OLD.number > 7 THEN RAISE 'more'; END IF; RETURN OLD; END $$",
+        "CREATE TRIGGER look BEFORE DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION look()",
+    )
+    write(server, "jobs", "before")
+    until_rows(server, "jobs")
+    server.execute("ALTER TABLE jobs ALTER number TYPE bigint")
+    write(server, "jobs", "after")
+    until_rows(server, "jobs")
