@@ -114,6 +114,11 @@ pub fn with_road<T>(road: Road, work: impl FnOnce() -> T) -> T {
 /// Runs `work`, which parses SQL of ours or a filter as it was kept, so that its literals mean what
 /// they meant when they were written down: PostgreSQL never spells them out as `E''`.
 pub fn with_plain_input<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: reads two settings of this process.
+    if unsafe { pg_sys::standard_conforming_strings && pg_sys::Array_nulls } {
+        // As in nearly every session, and this comes with each batch.
+        return work();
+    }
     nested(|| {
         set_locally(c"standard_conforming_strings", c"on");
         set_locally(c"array_nulls", c"on");
