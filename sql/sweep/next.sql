@@ -4,9 +4,9 @@
 -- the interval.
 SELECT due FROM (
   SELECT @due@ AS due, (@filter@) AS meets,
-    pg_catalog.row_number() OVER (ORDER BY t.@deadline@) AS n
-  FROM ONLY @table@ AS t
-  WHERE t.@deadline@ >= $1 AND t.@deadline@ < $2
-  ORDER BY t.@deadline@ LIMIT $4) AS coming
+    pg_catalog.row_number() OVER (ORDER BY "the row".@deadline@) AS n
+  FROM ONLY @table@ AS "the row"
+  WHERE "the row".@deadline@ >= $1 AND "the row".@deadline@ < $2
+  ORDER BY "the row".@deadline@ LIMIT $4) AS coming
 WHERE due > $3 AND (meets OR n = $4)
 LIMIT 1

@@ -31,9 +31,11 @@ pub fn spelt_out(
             let expression = match names {
                 Names::Path(path) => {
                     set_path(path);
-                    analyse(relation, filter)?
+                    analyse(relation, filter, None)?
                 }
-                Names::Qualified => with_plain_input(|| analyse(relation, filter))?,
+                Names::Qualified => {
+                    with_plain_input(|| analyse(relation, filter, Some(super::target::THE_ROW)))?
+                }
             };
             // What was kept is taken as it is: a sweep does not ask either.
             if matches!(names, Names::Path(_)) {
@@ -65,8 +67,13 @@ fn not_one_expression() -> Failure {
     Refusal::BadFilter { why: "it is not one expression".into() }.into()
 }
 
-/// The expression that `filter` is, over the columns of `relation`.
-fn analyse(relation: pg_sys::Oid, filter: &str) -> Result<*mut pg_sys::Node, Failure> {
+/// The expression that `filter` is, over the columns of `relation`, which goes by another name if one is
+/// given.
+fn analyse(
+    relation: pg_sys::Oid,
+    filter: &str,
+    called: Option<&CStr>,
+) -> Result<*mut pg_sys::Node, Failure> {
     // The line break ends a comment at the end of it.
     let statement = encode(&format!("SELECT ({filter}\n)"));
     // SAFETY: the parser's trees live in the current memory context; all that it raises is
@@ -81,7 +88,9 @@ fn analyse(relation: pg_sys::Oid, filter: &str) -> Result<*mut pg_sys::Node, Fai
             state,
             open,
             pg_sys::AccessShareLock as _,
-            std::ptr::null_mut(),
+            called.map_or(std::ptr::null_mut(), |name| {
+                pg_sys::makeAlias(name.as_ptr(), std::ptr::null_mut())
+            }),
             false,
             true,
         );

@@ -9,6 +9,7 @@ use crate::decide::fault::{Fault, fault};
 use crate::decide::refusal::Refusal;
 use crate::decide::shape::Shape;
 use pgrx::pg_sys;
+use std::ffi::CStr;
 use std::time::Duration;
 
 /// A table of a policy.
@@ -56,6 +57,10 @@ impl Target {
         (self.policy, self.relation)
     }
 }
+
+/// What a table is called in the statements that a filter is part of. By its own name a filter could
+/// mean the whole row, where it names a column that is no more and was called as its table is.
+pub const THE_ROW: &CStr = c"the row";
 
 /// What is due in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -220,6 +220,20 @@ def test_a_filter_on_a_column_that_is_renamed_is_suspended_and_heals(server: Ser
     until_rows(server, "jobs")
 
 
+@pytest.mark.parametrize("index", ["an index", "none"])
+def test_a_filter_on_a_dropped_column_does_not_come_to_mean_the_row(server: Server, index: str) -> None:
+    server.execute("CREATE TABLE state (id text, due timestamptz, state text)")
+    if index == "an index":
+        server.execute("CREATE INDEX ON state (due)")
+    policy = add(server, "state", filter="state IS NOT NULL")
+    server.execute("INSERT INTO state VALUES ('kept', now(), NULL), ('dead', now(), 'open')")
+    until_rows(server, "state", "kept")
+    server.execute("ALTER TABLE state DROP state")
+    wait_until(lambda: log.failures(server.log(), "public.state"), bool, "the report")
+    assert rows(server, "state") == ["kept"]
+    assert 'column "state" does not exist' in (suspended(server, policy) or "")
+
+
 def test_a_filter_whose_function_is_dropped_or_raises_hurts_nobody_else(server: Server) -> None:
     server.execute("CREATE FUNCTION is_done(text) RETURNS boolean IMMUTABLE LANGUAGE sql RETURN $1 = 'done'")
     policy = watched(server, "jobs", filter="is_done(state)")
