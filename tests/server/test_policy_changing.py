@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from harness import Server, wait_until
@@ -71,3 +72,22 @@ def test_a_trigger_that_was_compiled_for_another_type_goes_on_with_the_new_one(s
     server.execute("ALTER TABLE jobs ALTER number TYPE bigint")
     write(server, "jobs", "after")
     until_rows(server, "jobs")
+
+
+def test_a_partition_whose_detaching_was_stopped_halfway_is_not_swept_any_more(server: Server) -> None:
+    server.execute(f"CREATE TABLE jobs ({COLUMNS}) PARTITION BY LIST (state)", "CREATE INDEX ON jobs (due)")
+    server.execute("CREATE TABLE old PARTITION OF jobs FOR VALUES IN ('open')")
+    add(server, "jobs")
+    write(server, "old", "first")
+    until_rows(server, "old")
+    with server.connect() as reader, server.connect() as session:
+        reader.execute("BEGIN")
+        reader.execute("SELECT FROM jobs")
+        # Its first half is committed; the second waits for the reader.
+        session.execute("SET statement_timeout = '1s'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            session.execute("ALTER TABLE jobs DETACH PARTITION old CONCURRENTLY")
+    assert server.value("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = 'old'::regclass")
+    write(server, "old", "kept")
+    wait_for_cycles(server, 3)
+    assert rows(server, "old") == ["kept"]
