@@ -149,8 +149,10 @@ fn read(
     let template = match bounds.waiting.is_empty() {
         true => template.to_owned(),
         // PostgreSQL may evaluate the conditions of a WHERE in any order, but not those of a CASE.
-        false => template
-            .replace("@also@", " AND CASE WHEN t.ctid = ANY ($3) THEN false ELSE true@also@ END"),
+        false => template.replace(
+            "@also@",
+            " AND CASE WHEN \"the row\".ctid = ANY ($3) THEN false ELSE true@also@ END",
+        ),
     };
     let statement = watched.statement(&template, &target.name, bounds.now);
     let room = i64::try_from(bounds.room).unwrap_or(i64::MAX);
