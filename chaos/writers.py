@@ -7,17 +7,12 @@ commit that got no answer is known in the end.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
-
+from chaos.clients import Clients, Session, Stage
 from chaos.cluster import Cluster
 from chaos.ledger import Ledger, Op
 
@@ -51,18 +46,7 @@ COMPLETE = "DELETE FROM pg_barrier_state WHERE execution_id = %s RETURNING remai
 JOURNAL = "INSERT INTO chaos.op VALUES (%s, %s, %s, %s, %s)"
 
 
-@dataclass(order=True)
-class Step:
-    """What is to be done next on a barrier, and when."""
-
-    due: float
-    order: int
-    barrier: str = field(compare=False)
-    # The steps to come: seconds to wait, what to do, and a number of seconds that it takes.
-    rest: list[tuple[float, str, float]] = field(compare=False)
-
-
-def story(rng: random.Random) -> list[tuple[float, str, float]]:
+def story(rng: random.Random) -> list[Stage]:
     """The steps of one barrier; the first arms it."""
     tasks = rng.randint(1, 4)
     work = [(rng.uniform(0.02, 0.4), "decrement", 0.0) for _ in range(tasks - 1)]
@@ -93,79 +77,26 @@ def story(rng: random.Random) -> list[tuple[float, str, float]]:
             return [(0.0, "burst", soon)]
 
 
-def tasks_of(steps: list[tuple[float, str, float]]) -> int:
+def tasks_of(steps: list[Stage]) -> int:
     """How many tasks a barrier is armed with: one more than are done, if it is left an orphan."""
     done = sum(what in ("decrement", "finish") for _, what, _ in steps)
     return done if steps[-1][1] in ("finish", "complete") else done + 1
 
 
-class Writers:
-    """The clients of one database."""
+class Writers(Clients):
+    """The clients of the barriers of one database."""
 
     def __init__(self, cluster: Cluster, database: str, ledger: Ledger, seed: int) -> None:
-        self.cluster, self.database, self.ledger = cluster, database, ledger
-        self._rng = random.Random(f"{seed}/{database}")
-        self._ids = itertools.count(1)
-        self._steps: list[Step] = []
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._next_arm = time.monotonic()
-        self._threads = [
-            threading.Thread(target=self._work, daemon=True, name=f"client {n} of {database}") for n in range(CLIENTS)
-        ]
+        super().__init__(database, ledger, random.Random(f"{seed}/{database}"), CLIENTS, RATE)
+        self.cluster = cluster
 
-    def start(self) -> None:
-        """Lets the clients begin."""
-        for thread in self._threads:
-            thread.start()
+    def story(self) -> list[Stage]:
+        """What becomes of one more barrier."""
+        return story(self.rng)
 
-    def stop(self, timeout: float) -> None:
-        """Has every client end after the step in hand: their open barriers are orphans then."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(timeout)
-            if thread.is_alive():
-                self.ledger.stuck(f"{thread.name} got no answer for {timeout} s")
-
-    def _next(self) -> Step | None:
-        """The next step that is due; None when it is over."""
-        with self._changed:
-            while not self._stopping:
-                now = time.monotonic()
-                if self._next_arm <= now:
-                    self._next_arm = max(self._next_arm, now - 1) + self._rng.expovariate(RATE)
-                    number = next(self._ids)
-                    return Step(now, number, f"{self.database}-{number}", story(self._rng))
-                if self._steps and self._steps[0].due <= now:
-                    return heapq.heappop(self._steps)
-                due = min([self._next_arm, *(step.due for step in self._steps[:1])])
-                self._changed.wait(due - now)
-        return None
-
-    def _push(self, step: Step) -> None:
-        if step.rest:
-            with self._changed:
-                due = time.monotonic() + step.rest[0][0]
-                heapq.heappush(self._steps, Step(due, step.order, step.barrier, step.rest))
-                self._changed.notify()
-
-    def _work(self) -> None:
-        client: Client | None = None
-        while step := self._next():
-            _, what, seconds = step.rest[0]
-            try:
-                client = client or Client(self.cluster, self.database, self.ledger, self._rng)
-                if client.take(step.barrier, what, seconds, tasks_of(step.rest)):
-                    self._push(Step(0, step.order, step.barrier, step.rest[1:]))
-            except psycopg.Error:
-                # Whether it is done is not known: the barrier is left alone.
-                client = client and client.close()
-                with self._changed:
-                    self._changed.wait(0.1)
-        if client is not None:
-            client.close()
+    def session(self) -> Session:
+        """One client's."""
+        return Client(self.cluster, self.database, self.ledger, self.rng)
 
 
 class Client:
@@ -179,8 +110,10 @@ class Client:
         """Ends the session."""
         self.connection.close()
 
-    def take(self, barrier: str, what: str, seconds: float, tasks: int) -> bool:
-        """Takes one step; whether the story goes on."""
+    def take(self, barrier: str, stages: list[Stage]) -> bool:
+        """Takes the first step; whether the story goes on."""
+        _, what, seconds = stages[0]
+        tasks = tasks_of(stages)
         match what:
             case "arm":
                 self._arm([barrier], seconds, tasks)
