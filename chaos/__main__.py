@@ -15,12 +15,16 @@ from harness import installation, wait_until
 
 from chaos import report, schedule
 from chaos.checker import judge
+from chaos.clients import Clients
 from chaos.cluster import Cluster
 from chaos.collect import collect, wait_until_quiet
 from chaos.ledger import WORKER, Ledger
 from chaos.nemesis import Nemesis
 from chaos.outside_reaper import OutsideReaper
+from chaos.row_collect import collect_rows, mend, wait_until_reaped
+from chaos.row_writers import RowWriters
 from chaos.scene import CONFIG, Scene, prepare
+from chaos.tables import TABLES
 from chaos.watch import Watch
 from chaos.writers import Writers
 
@@ -66,7 +70,8 @@ def run(seed: int, minutes: float, faults: list[schedule.Fault]) -> int:
             say(f"{scene.database}: lease {scene.lease}" + (", shared with an outside reaper" if scene.outside else ""))
         cluster.build_standby()
         watches = [Watch(cluster, scene) for scene in scenes]
-        writers = [Writers(cluster, scene.database, ledger, seed) for scene in scenes]
+        writers: list[Clients] = [Writers(cluster, scene.database, ledger, seed) for scene in scenes]
+        writers += [RowWriters(cluster, scene.database, table, ledger, seed) for scene in scenes for table in TABLES]
         outsiders = [OutsideReaper(cluster, scene, seed) for scene in scenes if scene.outside]
         nemesis = Nemesis(cluster, scenes, ledger, say)
         wait_for_leaders(cluster, scenes)
@@ -75,17 +80,20 @@ def run(seed: int, minutes: float, faults: list[schedule.Fault]) -> int:
             each.start()
         nemesis.run(faults, minutes * 60)
         nemesis.heal()
-        say("the faults are over; waiting for the last orphans")
+        say("the faults are over; waiting for the last orphans and due rows")
         for writer in writers:
             writer.stop(30)
         for outsider in outsiders:
             outsider.stop()
         quiet = time.monotonic()
+        mend(cluster, scenes)
         wait_until_quiet(cluster, scenes, QUIET_SECONDS)
+        wait_until_reaped(cluster, scenes, QUIET_SECONDS)
         say(f"quiet after {time.monotonic() - quiet:.1f} s")
         for watch in watches:
             watch.stop()
         collect(cluster, scenes, ledger.facts)
+        collect_rows(cluster, scenes, ledger.facts.rows)
         verdict = judge(ledger.facts)
         report.show(ledger.facts, verdict, nemesis, watches, cluster)
         if not verdict.good:
@@ -93,6 +101,9 @@ def run(seed: int, minutes: float, faults: list[schedule.Fault]) -> int:
         print(f"seed {seed}")
         if not any(deletion.who == WORKER for deletion in ledger.facts.deletions):
             print("pg_reaper has reaped nothing, so nothing was shown")
+            return 1
+        if not (ledger.facts.rows.reapings and ledger.facts.rows.put):
+            print("no policy has reaped rows and put others into quarantine, so nothing was shown of that")
             return 1
         return 0 if verdict.good else 1
 

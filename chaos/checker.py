@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chaos import barriers, leases
+from chaos import barriers, leases, rows
 from chaos.ledger import Facts
 from chaos.verdict import Broken
 
@@ -13,6 +13,10 @@ PROMISES = {
     "orphans": "orphans left",
     "twice": "rows reaped twice",
     "counted": "decrements not in the row that was reaped",
+    "lost": "live rows of policies lost",
+    "due": "due rows of policies left",
+    "quarantine": "rows left in quarantine",
+    "heldup": "good rows held up behind bad ones",
     "leaders": "commits by two leaders in one lease",
     "terms": "terms not rising",
     "commits": "acknowledged commits gone",
@@ -40,6 +44,7 @@ def judge(facts: Facts) -> Verdict:
     """Holds the facts against every promise."""
     broken = [
         *barriers.judge(facts),
+        *rows.judge(facts),
         *leases.judge(facts),
         *(Broken("stuck", "server", what) for what in facts.stuck),
     ]

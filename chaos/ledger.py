@@ -12,6 +12,8 @@ import threading
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from chaos.row_ledger import RowFacts, RowOp
+
 # Who deleted a barrier, or moved a lease.
 CLIENT, OUTSIDE, WORKER = "client", "outside", ""
 
@@ -127,6 +129,8 @@ class Facts:
     moves: list[Move] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    # What policies watch, beside the barriers.
+    rows: RowFacts = field(default_factory=RowFacts)
     # Epochs whose last commits were lost with their server.
     cut: set[int] = field(default_factory=set)
     # The server's clock when `left` was read.
@@ -149,6 +153,13 @@ class Ledger:
         with self._lock:
             op = Op(next(self._numbers), database, barrier, kind, epoch)
             self.facts.ops.append(op)
+            return op
+
+    def begin_row(self, row: str, kind: str, epoch: int) -> RowOp:
+        """The same for a row that a policy watches."""
+        with self._lock:
+            op = RowOp(next(self._numbers), row, kind, epoch)
+            self.facts.rows.ops.append(op)
             return op
 
     def missed(self, database: str, barrier: str, epoch: int, at: datetime, kind: str) -> None:

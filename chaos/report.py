@@ -9,6 +9,7 @@ from chaos.checker import PROMISES, Verdict
 from chaos.cluster import Cluster
 from chaos.ledger import CLIENT, OUTSIDE, WORKER, Facts
 from chaos.nemesis import Nemesis
+from chaos.row_report import figure, show_rows
 from chaos.verdict import Broken
 from chaos.watch import DOWN, Watch
 
@@ -32,14 +33,15 @@ def show(facts: Facts, verdict: Verdict, nemesis: Nemesis, watches: list[Watch],
         print(f"  {kind:<22} {nemesis.done[kind]:4}{missed}")
     print("barriers")
     moved = f"{kinds['rearm']} re-armed, {kinds['decrement']} decrements, {kinds['abort']} aborted"
-    _line("armed", kinds["arm"], moved)
-    _line("completed by clients", who[CLIENT])
-    _line("reaped by pg_reaper", who[WORKER], f"{silent} without a line: killed between commit and log")
-    _line("reaped by the outsider", who[OUTSIDE])
-    _line("found gone by clients", len(facts.misses), "too late, as it should be; each is checked")
-    _line("alive at the end", len(facts.left), "their deadlines are far ahead")
-    _line("commits unanswered", unanswered, "what became of them was found out afterwards")
-    _line("commits lost", lost, f"in {len(facts.cut)} fail-overs that lose some (of {cluster.epoch - 1})")
+    figure("armed", kinds["arm"], moved)
+    figure("completed by clients", who[CLIENT])
+    figure("reaped by pg_reaper", who[WORKER], f"{silent} without a line: killed between commit and log")
+    figure("reaped by the outsider", who[OUTSIDE])
+    figure("found gone by clients", len(facts.misses), "too late, as it should be; each is checked")
+    figure("alive at the end", len(facts.left), "their deadlines are far ahead")
+    figure("commits unanswered", unanswered, "what became of them was found out afterwards")
+    figure("commits lost", lost, f"in {len(facts.cut)} fail-overs that lose some (of {cluster.epoch - 1})")
+    show_rows(facts.rows)
     print("leases")
     for watch in watches:
         database, gaps = watch.scene.database, watch.gaps
@@ -58,13 +60,9 @@ def show(facts: Facts, verdict: Verdict, nemesis: Nemesis, watches: list[Watch],
         )
     print("promises")
     for promise, name in PROMISES.items():
-        _line(name, len(verdict.of(promise)), "must be 0")
+        figure(name, len(verdict.of(promise)), "must be 0")
     _evidence(verdict, cluster)
     print("\nAll promises were kept." if verdict.good else "\nPromises were broken.")
-
-
-def _line(name: str, number: int, remark: str = "") -> None:
-    print(f"  {name:<44} {number:7}" + (f"   {remark}" if remark else ""))
 
 
 def _evidence(verdict: Verdict, cluster: Cluster) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from harness import Server, twins
 
 from chaos.schedule import DATABASES, INTERVAL, LEASE_SECONDS
+from chaos.tables import prepare_tables
 
 CONFIG = {
     "pg_reaper.enabled": "on",
@@ -103,6 +104,7 @@ def prepare(server: Server) -> list[Scene]:
             server.execute(f"ALTER DATABASE {name} SET pg_reaper.lease_table = '{SHARED}'")
         scene = Scene(name, SHARED if shared else "public.pg_reaper_lease", not shared, outside)
         server.execute(_witnesses(scene), dbname=name)
+        prepare_tables(server, name)
         scenes.append(scene)
     server.reload()
     return scenes
