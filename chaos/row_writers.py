@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from datetime import datetime
 
 from chaos.clients import Clients, Session, Stage
 from chaos.cluster import Cluster
@@ -20,6 +21,10 @@ RATE = 3.0
 BURST = 30
 # The share of transactions that are held open for a while.
 SLOW = 0.15
+# How long after its deadline a row is still locked on the brink: less than a sweep waits for it.
+BRINK_SECONDS = 0.015
+WAIT = """
+SELECT pg_sleep(least(0.4, extract(epoch FROM %s::timestamptz - clock_timestamp()) + %s)::float8)"""
 
 # How often each story is told. Bad rows come so often that there is always one about.
 STORIES = {
@@ -111,9 +116,16 @@ class RowClient:
         op = self.ledger.begin_row(row, kind, self.epoch)
         values = {"op": op.number, "id": row, "kind": kind, "seconds": seconds}
         with self.connection.transaction():
+            deadline = self.connection.execute(self.table.look, [row]).fetchone()
             there = self.connection.execute(self.table.change(kind), values).fetchone() is not None
-            # A row that stays locked for a while: a sweep meets the version of before.
-            if self.rng.random() < SLOW:
-                time.sleep(self.rng.uniform(0.05, 0.4))
+            if there and deadline is not None:
+                self._dawdle(deadline[0])
         op.acked = there
         return there
+
+    def _dawdle(self, deadline: datetime) -> None:
+        """Keeps the row locked for a while: a sweep meets the version of before."""
+        if self.table.brink:
+            self.connection.execute(WAIT, [deadline, self.rng.uniform(0.0, BRINK_SECONDS)])
+        elif self.rng.random() < SLOW:
+            time.sleep(self.rng.uniform(0.05, 0.4))

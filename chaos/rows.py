@@ -68,6 +68,7 @@ def _fate(row: str, history: list[RowEntry], reapings: list[Reaping], left: bool
 def _reaped(row: str, history: list[RowEntry], reaping: Reaping) -> Iterator[Broken]:
     by = f"reaped at {reaping.at} by pid {reaping.pid}"
     before = [entry for entry in history if entry.committed <= reaping.committed]
+    # One witness is enough.
     for source, deadline, meets in (
         ("its row", reaping.deadline, reaping.meets),
         *(("its client", entry.deadline, entry.meets) for entry in before[-1:]),
@@ -75,8 +76,10 @@ def _reaped(row: str, history: list[RowEntry], reaping: Reaping) -> Iterator[Bro
         if deadline >= reaping.at:
             early = (deadline - reaping.at).total_seconds()
             yield Broken("lost", row, f"{by}, {early:.3f} s before its deadline {deadline} (so says {source})")
+            break
         if not meets:
             yield Broken("lost", row, f"{by}, though the filter leaves it out (so says {source})")
+            break
     version = (reaping.deadline, reaping.state)
     if before and (before[-1].deadline, before[-1].state) != version:
         yield Broken("lost", row, f"{by} in the version {version}, after this was committed: {before[-1]}")
