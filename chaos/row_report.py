@@ -30,7 +30,8 @@ def show_rows(rows: RowFacts) -> None:
         mended = sum(reaping.row in bad for reaping in reaped)
         figure(f"{relation} reaped", len(reaped), f"{mended} of them bad ones, mended")
     put = set(rows.put)
-    good = len(put - bad)
+    # Of those that were lost in a fail-over nobody knows.
+    good = len((put & histories.keys()) - bad)
     figure("put into quarantine", len(put), f"{good} of them good ones, that a fault had kept locked or slow")
     late = sorted(lateness(histories[r.row], r) for r in rows.reapings if r.row not in bad)
     if late:
