@@ -32,6 +32,9 @@ KEPT = Path(__file__).resolve().parents[1] / "target/chaos"
 
 # A policy that failed is tried again a minute later at the latest.
 QUIET_SECONDS = 90.0
+# A row in quarantine is tried again after as long as it has been there; five times that, if the interval
+# was as much longer for a while.
+QUARANTINE_SECONDS = 240.0
 
 
 def main() -> int:
@@ -88,7 +91,7 @@ def run(seed: int, minutes: float, faults: list[schedule.Fault]) -> int:
         quiet = time.monotonic()
         mend(cluster, scenes)
         wait_until_quiet(cluster, scenes, QUIET_SECONDS)
-        wait_until_reaped(cluster, scenes, QUIET_SECONDS)
+        wait_until_reaped(cluster, scenes, QUARANTINE_SECONDS)
         say(f"quiet after {time.monotonic() - quiet:.1f} s")
         for watch in watches:
             watch.stop()

@@ -15,6 +15,7 @@ PROMISES = {
     "counted": "decrements not in the row that was reaped",
     "lost": "live rows of policies lost",
     "due": "due rows of policies left",
+    "put": "bad rows that were never in quarantine",
     "quarantine": "rows left in quarantine",
     "heldup": "good rows held up behind bad ones",
     "leaders": "commits by two leaders in one lease",

@@ -71,12 +71,14 @@ def collect_rows(cluster: Cluster, scenes: list[Scene], rows: RowFacts) -> None:
                 "SELECT relation::text, key::text, error, tries FROM public.pg_reaper_quarantine", dbname=name
             )
         ]
+        rows.put |= {row for (row,) in server.query("SELECT id FROM chaos.put", dbname=name)}
+    # A server that was cut has its own to tell.
     for primary in cluster.servers.values():
-        rows.put += put(primary.log())
+        rows.put |= put(primary.log())
 
 
-def put(log: str) -> list[str]:
+def put(log: str) -> set[str]:
     """The rows that a log says were put into quarantine: those with an ``id``."""
     found = (PUT.match(entry.message) for entry in warnings(log, "goes into quarantine"))
     keys = [json.loads(match[1]) for match in found if match]
-    return [key["id"] for key in keys if "id" in key]
+    return {key["id"] for key in keys if "id" in key}

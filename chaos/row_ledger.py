@@ -79,5 +79,5 @@ class RowFacts:
     reapings: list[Reaping] = field(default_factory=list)
     left: list[RowLeft] = field(default_factory=list)
     quarantine: list[Quarantined] = field(default_factory=list)
-    # The rows that were put into quarantine, by the servers' logs.
-    put: list[str] = field(default_factory=list)
+    # The rows that were ever put into quarantine.
+    put: set[str] = field(default_factory=set)

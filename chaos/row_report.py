@@ -29,10 +29,9 @@ def show_rows(rows: RowFacts) -> None:
         reaped = [reaping for reaping in rows.reapings if reaping.relation == relation]
         mended = sum(reaping.row in bad for reaping in reaped)
         figure(f"{relation} reaped", len(reaped), f"{mended} of them bad ones, mended")
-    put = set(rows.put)
     # Of those that were lost in a fail-over nobody knows.
-    good = len((put & histories.keys()) - bad)
-    figure("put into quarantine", len(put), f"{good} of them good ones, that a fault had kept locked or slow")
+    good = len((rows.put & histories.keys()) - bad)
+    figure("put into quarantine", len(rows.put), f"{good} of them good ones, that a fault had kept locked or slow")
     late = sorted(lateness(histories[r.row], r) for r in rows.reapings if r.row not in bad)
     if late:
         half, most = late[len(late) // 2], late[-1]

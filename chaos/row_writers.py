@@ -26,18 +26,23 @@ BRINK_SECONDS = 0.015
 WAIT = """
 SELECT pg_sleep(least(0.4, extract(epoch FROM %s::timestamptz - clock_timestamp()) + %s)::float8)"""
 
-# How often each story is told. Bad rows come so often that there is always one about.
+# How often each story is told. There is always a bad row about, and one that is bad for longer than
+# good ones may be late.
 STORIES = {
-    "abandon": 25, "renew": 30, "complete": 14, "hold": 14, "bad": 9, "bad, renewed": 3, "long": 2, "crowd": 3,
+    "abandon": 23, "renew": 30, "complete": 14, "hold": 14, "bad": 9, "bad for long": 2, "bad, renewed": 3, "long": 2,
+    "crowd": 3,
 }  # fmt: skip
+BAD_FOR = (0.5, 8.0)
+BAD_FOR_LONG = (35.0, 40.0)
 
 
 def story(rng: random.Random) -> list[Stage]:
     """The steps of one row. The first makes it, and the seconds are how far off its deadline is; of a
     step that mends, how long the row stays bad after that."""
     soon = rng.uniform(0.6, 1.5)
-    bad_for = rng.uniform(0.5, 8.0)
-    match rng.choices(list(STORIES), list(STORIES.values()))[0]:
+    kind = rng.choices(list(STORIES), list(STORIES.values()))[0]
+    bad_for = rng.uniform(*(BAD_FOR_LONG if kind == "bad for long" else BAD_FOR))
+    match kind:
         case "abandon":
             return [(0.0, "insert", soon)]
         case "renew":
@@ -48,7 +53,7 @@ def story(rng: random.Random) -> list[Stage]:
         case "hold":
             ends = [[], [(rng.uniform(0.2, 2.0), "free", 0.0)], [(1.0, "renew", soon), (soon - 0.1, "free", 0.0)]]
             return [(0.0, "insert", soon), (soon + rng.uniform(-0.3, 0.05), "hold", 0.0), *rng.choice(ends)]
-        case "bad":
+        case "bad" | "bad for long":
             return [(0.0, "insert bad", soon), (soon + bad_for + 0.1, "mend", bad_for)]
         case "bad, renewed":
             return [

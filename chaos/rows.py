@@ -15,8 +15,8 @@ from chaos.row_ledger import Reaping, RowEntry
 from chaos.verdict import Broken
 
 # A good row may wait for a server to come back, for a lease to run out, for its table's next try
-# after an error; not for as long as there are bad rows about, which is all the time.
-HELD_UP_SECONDS = 45.0
+# after an error; not for as long as a row may be bad.
+HELD_UP_SECONDS = 30.0
 
 
 def judge(facts: Facts) -> Iterator[Broken]:
@@ -31,7 +31,7 @@ def judge(facts: Facts) -> Iterator[Broken]:
     left = {left.row for left in rows.left}
     yield from _commits(facts)
     for row, history in histories.items():
-        yield from _fate(row, history, reapings.get(row, []), row in left)
+        yield from _fate(row, history, reapings.get(row, []), row in left, row in rows.put)
     for row in reapings.keys() - histories.keys():
         yield Broken("commits", row, f"reaped, but no client has made it: {reapings[row]}")
     yield from _left(facts)
@@ -50,7 +50,7 @@ def _commits(facts: Facts) -> Iterator[Broken]:
             yield Broken("commits", op.row, f"{op.kind} was acknowledged in epoch {op.epoch} and is gone: {op}")
 
 
-def _fate(row: str, history: list[RowEntry], reapings: list[Reaping], left: bool) -> Iterator[Broken]:
+def _fate(row: str, history: list[RowEntry], reapings: list[Reaping], left: bool, put: bool) -> Iterator[Broken]:
     completed = any(entry.kind == "complete" for entry in history)
     if len(reapings) > 1:
         yield Broken("twice", row, f"reaped {len(reapings)} times: {reapings}")
@@ -60,9 +60,13 @@ def _fate(row: str, history: list[RowEntry], reapings: list[Reaping], left: bool
         if completed:
             yield Broken("twice", row, f"completed by its client and reaped as well: {reaping}; {history}")
         yield from _reaped(row, history, reaping)
-        held_up = lateness(history, reaping)
-        if held_up > HELD_UP_SECONDS and not any(entry.bad for entry in history):
-            yield Broken("heldup", row, f"a good row, reaped {held_up:.1f} s after it was due: {reaping}")
+        if lateness(history, reaping) <= HELD_UP_SECONDS:
+            continue
+        late = f"reaped {lateness(history, reaping):.1f} s after it was due: {reaping}"
+        if not any(entry.bad for entry in history):
+            yield Broken("heldup", row, f"a good row, {late}")
+        elif not put:
+            yield Broken("put", row, f"a bad row, and never in quarantine, {late}")
 
 
 def _reaped(row: str, history: list[RowEntry], reaping: Reaping) -> Iterator[Broken]:

@@ -24,6 +24,13 @@ CREATE TABLE chaos.row_op (
 CREATE TABLE chaos.reaping (
   n bigint NOT NULL, relation text NOT NULL, id text NOT NULL, deadline timestamptz NOT NULL, state text NOT NULL,
   meets boolean NOT NULL, at timestamptz NOT NULL, pid integer NOT NULL);
+CREATE TABLE chaos.put (id text NOT NULL);
+CREATE FUNCTION chaos.note_put() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO chaos.put SELECT NEW.key->>'id' WHERE NEW.key ? 'id';
+  RETURN NULL;
+END $$;
+CREATE TRIGGER chaos AFTER INSERT OR UPDATE ON public.pg_reaper_quarantine
+FOR EACH ROW EXECUTE FUNCTION chaos.note_put();
 """
 
 # A row that a client moves to another partition is deleted in the first one: that is not reaping.
