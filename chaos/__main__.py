@@ -89,6 +89,7 @@ def run(seed: int, minutes: float, faults: list[schedule.Fault]) -> int:
         for outsider in outsiders:
             outsider.stop()
         quiet = time.monotonic()
+        cluster.wait_until_up()
         mend(cluster, scenes)
         wait_until_quiet(cluster, scenes, QUIET_SECONDS)
         wait_until_reaped(cluster, scenes, QUARANTINE_SECONDS)

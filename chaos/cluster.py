@@ -137,6 +137,10 @@ class Cluster:
         assert checkpoint is not None
         return bool(new.value("SELECT pg_last_wal_receive_lsn() > %s::pg_lsn", [checkpoint[1]]))
 
+    def wait_until_up(self) -> None:
+        """Waits until the primary is back from the last crash restart."""
+        wait_until(self.primary.accepts_connections, bool, f"{self.primary.name} to take connections", PATIENCE)
+
     def close(self) -> None:
         """Ends both servers and what is being built."""
         self._closing = True
