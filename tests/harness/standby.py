@@ -78,7 +78,15 @@ def follow(old: Server, new: Server, *, rewind: bool = False) -> None:
     (old.data / "standby.signal").touch()
     old.configure({"primary_conninfo": f"{new.dsn()} application_name={old.name}"})
     old.start()
-    wait_until(lambda: streaming(new), lambda names: old.name in names, f"{old.name} to follow {new.name}")
+    wait_until_streaming(new, old)
+
+
+def wait_until_streaming(primary: Server, standby: Server) -> None:
+    """Waits until a standby gets what is written as it is: a primary that ends cleanly then leaves nothing
+    out."""
+    wait_until(
+        lambda: streaming(primary), lambda names: standby.name in names, f"{standby.name} to follow {primary.name}"
+    )
 
 
 def streaming(primary: Server) -> dict[str, Any]:

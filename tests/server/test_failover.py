@@ -10,7 +10,7 @@ from harness import Server, wait_until
 from harness.reaper import (
     PATIENT, Gate, barriers, lease, live, overdue, status, wait_for, wait_until_reaped, watch_reaping,
 )  # fmt: skip
-from harness.standby import catch_up, power_off, promote, standby_of, streaming
+from harness.standby import catch_up, power_off, promote, standby_of, streaming, wait_until_streaming
 from scenery.log import orphans
 
 
@@ -25,6 +25,7 @@ def standby(primary: Server) -> Iterator[Server]:
     """Its own lease is short: what the primary holds it can take soon, once it may."""
     wait_for(primary, "leader")
     with standby_of(primary, {"pg_reaper.lease_duration": "2s"}) as server:
+        wait_until_streaming(primary, server)
         yield server
 
 

@@ -11,7 +11,7 @@ from harness import Server
 from harness.reaper import (
     PATIENT, adoptable, barriers, lease, live, overdue, statuses, wait_for, wait_until_reaped,
 )  # fmt: skip
-from harness.standby import catch_up, in_recovery, promote, standby_of
+from harness.standby import catch_up, in_recovery, promote, standby_of, wait_until_streaming
 from scenery.log import entries
 
 
@@ -24,6 +24,7 @@ def primary(make_server: Callable[..., Server]) -> Server:
 def standby(primary: Server) -> Iterator[Server]:
     wait_for(primary, "leader")
     with standby_of(primary) as server:
+        wait_until_streaming(primary, server)
         yield server
 
 

@@ -10,7 +10,7 @@ from harness import Server
 from harness.reaper import (
     PATIENT, barriers, lease, live, overdue, statuses, wait_for, wait_until_reaped, watch_reaping,
 )  # fmt: skip
-from harness.standby import catch_up, follow, power_off, promote, standby_of
+from harness.standby import catch_up, follow, power_off, promote, standby_of, wait_until_streaming
 
 
 @pytest.fixture
@@ -23,6 +23,7 @@ def primary(make_server: Callable[..., Server]) -> Server:
 def standby(primary: Server) -> Iterator[Server]:
     wait_for(primary, "leader")
     with standby_of(primary) as server:
+        wait_until_streaming(primary, server)
         yield server
 
 

@@ -12,7 +12,7 @@ from harness.reaper import (
     AT_ONCE, PATIENT, Gate, barriers, lease, live, status, wait_for, wait_for_sweep, wait_until_reaped,
     watch_lease,
 )  # fmt: skip
-from harness.standby import catch_up, standby_of, streaming
+from harness.standby import catch_up, standby_of, streaming, wait_until_streaming
 
 # How a test writes while clients would wait for ever.
 ALONE = {"options": "-c synchronous_commit=local"}
@@ -28,7 +28,7 @@ def standby(primary: Server) -> Iterator[Server]:
     """A standby that the primary's commits wait for."""
     wait_for(primary, "leader")
     with standby_of(primary, name="partner") as server:
-        wait_until(lambda: streaming(primary), lambda names: "partner" in names, "the standby to stream")
+        wait_until_streaming(primary, server)
         primary.set(synchronous_standby_names="partner")
         wait_until(lambda: streaming(primary), lambda names: names == {"partner": "sync"}, "it to be waited for")
         yield server
