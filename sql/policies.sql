@@ -28,17 +28,7 @@ SELECT m.policy, p.builtin, m.relation, c.relowner, c.relkind::text,
   (EXTRACT(EPOCH FROM p.sweep_interval) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   (EXTRACT(EPOCH FROM p.stuck_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   r.relowner, p.relation,
-  -- A partition that is deleted from as its owner, who has not asked for what a trigger of its parent
-  -- does: somebody else's function, or somebody else's condition.
-  EXISTS (
-    SELECT FROM pg_catalog.pg_trigger g
-    JOIN pg_catalog.pg_proc f ON f.oid OPERATOR(pg_catalog.=) g.tgfoid
-    JOIN pg_catalog.pg_trigger above ON above.oid OPERATOR(pg_catalog.=) g.tgparentid
-    JOIN pg_catalog.pg_class parent ON parent.oid OPERATOR(pg_catalog.=) above.tgrelid
-    WHERE g.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT g.tgisinternal
-    AND NOT (pg_catalog.pg_has_role(r.relowner, c.relowner, 'USAGE')
-      AND pg_catalog.pg_has_role(parent.relowner, c.relowner, 'USAGE'))
-    AND (g.tgqual IS NOT NULL OR NOT pg_catalog.pg_has_role(f.proowner, c.relowner, 'USAGE'))),
+  @trigger_of_another@,
   @types@
 FROM member m
 JOIN policy p ON p.id OPERATOR(pg_catalog.=) m.policy

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::orphans;
 use super::pass::Stop;
 use super::sandbox::with_lock_timeout;
-use super::sql::{Arg, required};
+use super::sql::{Arg, Row, required};
 use super::statements::Reap;
 use crate::decide::fault::{Fault, fault};
 use crate::decide::orphan::{Orphan, Rule};
@@ -26,7 +26,7 @@ pub struct Doing {
     pub tells: bool,
     /// Whether it may be waiting for a lock that it can do without.
     waits: Cell<bool>,
-    /// Whether it is deleting rows, and not about something else.
+    /// Whether it is about rows, deleting them for the most part, and not about something else.
     reaps: Cell<bool>,
 }
 
@@ -38,27 +38,31 @@ impl Doing {
     /// Deletes, and passes over what the statement passes over.
     pub fn reap(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
         let rule = self.rule;
-        self.reaps.set(true);
-        let reaped = statement.of(self.tells).write(args, |row| {
+        let orphan = |row: &Row| {
             Ok(Orphan {
                 execution_id: row.text(1),
                 organization_id: row.text(2),
                 remaining: row.int8(3),
                 deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
             })
-        })?;
+        };
+        self.about_rows(|| statement.of(self.tells).write(args, orphan))
+    }
+
+    /// Runs `work`, in which a row's filter may raise an error.
+    pub fn about_rows<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        self.reaps.set(true);
+        let done = work()?;
         self.reaps.set(false);
-        Ok(reaped)
+        Ok(done)
     }
 
     /// Deletes, and waits a moment for locks. Nobody can be passed over without a wait by a plain
     /// `DELETE`, which is the fast one.
     pub fn patiently<T>(&self, delete: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         self.waits.set(true);
-        self.reaps.set(true);
-        let done = with_lock_timeout(PATIENCE, delete)?;
+        let done = self.about_rows(|| with_lock_timeout(PATIENCE, delete))?;
         self.waits.set(false);
-        self.reaps.set(false);
         Ok(done)
     }
 

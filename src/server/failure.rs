@@ -44,6 +44,16 @@ impl Failure {
         self.code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
     }
 
+    /// Whether a plan may have been to blame that was made for what is no more.
+    pub fn is_of_a_plan(&self) -> bool {
+        matches!(
+            self.code(),
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH
+                | PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED
+                | PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
+        )
+    }
+
     /// Whether a lock could not be had: in time, or at all.
     pub fn is_lock(&self) -> bool {
         matches!(

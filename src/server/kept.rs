@@ -3,7 +3,7 @@
 //! run it.
 
 use super::failure::Failure;
-use super::prepared::{Prepared, with_snapshot_of_now};
+use super::prepared::{Prepared, with_newest_snapshot, with_snapshot_of_now};
 use super::sql::{Arg, Row};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -35,6 +35,16 @@ pub fn query<T>(
 ) -> Result<Vec<T>, Failure> {
     let plan = plan(sql);
     with_snapshot_of_now(|| plan.read(args, map))
+}
+
+/// The same as everybody would see it now, however old the snapshot of the transaction is.
+pub fn query_newest<T>(
+    sql: &str,
+    args: &[Arg],
+    map: impl FnMut(&Row) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    let plan = plan(sql);
+    with_newest_snapshot(|| plan.read(args, map))
 }
 
 /// The same of a statement that locks or writes: how many rows it touched, and those it returned.

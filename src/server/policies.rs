@@ -53,7 +53,8 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
     let statement = extension
         .sql(include_str!("../../sql/policies.sql"))
         .replace("@type@", &type_expression("p.expires_column"))
-        .replace("@types@", &type_expressions());
+        .replace("@types@", &type_expressions())
+        .replace("@trigger_of_another@", &trigger_of_another());
     // Before anything is read.
     let as_of = AsOf(changes::so_far());
     let mut policies = Policies { targets: vec![], bereft: vec![] };
@@ -90,6 +91,11 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
     tell_apart(&mut policies.targets);
     put_in_order(extension, &mut policies.targets)?;
     Ok(policies)
+}
+
+/// Whether a leaf has a trigger that its owner has not asked for, as SQL.
+pub fn trigger_of_another() -> String {
+    sql::statement(include_str!("../../sql/trigger_of_another.sql"))
 }
 
 /// Has a table that several policies watch called by each of them.

@@ -158,6 +158,17 @@ impl Drop for Prepared {
     }
 }
 
+/// Runs `work` with the newest snapshot that there is, in a transaction that keeps to an old one too.
+pub fn with_newest_snapshot<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // SAFETY: in a transaction. On an error that is raised, its end takes the snapshot away.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let outcome = work();
+        pg_sys::PopActiveSnapshot();
+        outcome
+    }
+}
+
 /// Runs `work` with a snapshot of now, and what this transaction has done itself.
 pub fn with_snapshot_of_now<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     // SAFETY: in a transaction. On an error that is raised, its end takes the snapshot away.

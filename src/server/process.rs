@@ -70,6 +70,8 @@ const PINNED: &[(&CStr, &CStr)] = &[
     (c"quote_all_identifiers", c"off"),
     (c"client_min_messages", c"error"),
     (c"jit", c"off"),
+    // A plan is made for one road, and must not be made again for the parameters of each run.
+    (c"plan_cache_mode", c"auto"),
     (c"exit_on_error", c"off"),
     // A sweep takes one process, whatever the planner thinks of a table.
     (c"max_parallel_workers_per_gather", c"0"),

@@ -37,8 +37,8 @@ impl Range {
             // These are tried again, with the rest of their deadline.
             Cut::Tie => None,
             _ if reaped.0 == read => None,
-            Cut::Before(next) => self.left(all, next)?,
-            Cut::End => self.left(all, self.until)?,
+            Cut::Before(next) => doing.about_rows(|| self.left(all, next))?,
+            Cut::End => doing.about_rows(|| self.left(all, self.until))?,
         };
         Ok((reaped, Ranged { cut, left }))
     }

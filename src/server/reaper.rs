@@ -227,6 +227,10 @@ impl<H: Host> Rows for Reaper<'_, H> {
         done.map(|(reaped, ())| reaped)
     }
 
+    fn reads_all(&self) -> bool {
+        self.filter_raises
+    }
+
     fn cancelled(&mut self, rows: usize, why: &Stop) {
         if let Stop::Failed(failure) = why {
             self.host.timed_out(self.target, rows, failure);

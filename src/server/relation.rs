@@ -9,6 +9,7 @@ use super::changes;
 use super::encoding::decode;
 use super::failure::Failure;
 use super::kept;
+use super::policies;
 use super::sql::{self, Arg};
 use super::target::Target;
 use super::transaction::in_transaction;
@@ -59,8 +60,11 @@ pub fn hold_still(target: &Target, mode: u32) -> Result<Now, Failure> {
     let now = lock(target.relation, mode)
         .filter(|now| now.owner == target.owner && now.name == target.name)
         .ok_or_else(|| changed(target))?;
-    // With the lock we were told of what has changed, which may be what we have waited for.
-    if changes::so_far() != target.as_of.0 {
+    // With the lock we were told of what has changed, which may be what we have waited for. What a
+    // caller's old snapshot shows may have changed long ago.
+    // SAFETY: reads a variable of this process.
+    let old = unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32;
+    if old || changes::so_far() != target.as_of.0 {
         see_that_it_is_still_watched(target)?;
     }
     Ok(now)
@@ -70,8 +74,9 @@ fn changed(target: &Target) -> Failure {
     Refusal::Changed { relation: target.name.clone() }.into()
 }
 
-/// Makes sure that a leaf is one still, and that deadlines are of the type by which they are compared:
-/// a local time is compared with a point in time by the time zone of the session.
+/// Makes sure that a leaf is one still, and has no trigger of another's, and that deadlines are of the
+/// type by which they are compared: a local time is compared with a point in time by the time zone of
+/// the session.
 fn see_that_it_is_still_watched(target: &Target) -> Result<(), Failure> {
     let Ok(watched) = &target.watched else { return Ok(()) };
     let deadline = &watched.deadline;
@@ -79,7 +84,8 @@ fn see_that_it_is_still_watched(target: &Target) -> Result<(), Failure> {
     if watched.barrier.is_some_and(|shape| shape.last_progress_at) {
         columns.push(("last_progress_at", ColumnType::Timestamptz));
     }
-    let statement = sql::statement(include_str!("../../sql/still.sql"));
+    let statement = sql::statement(include_str!("../../sql/still.sql"))
+        .replace("@trigger_of_another@", &policies::trigger_of_another());
     for (column, of) in columns {
         let args = [
             Arg::Oid(target.relation),
@@ -87,7 +93,7 @@ fn see_that_it_is_still_watched(target: &Target) -> Result<(), Failure> {
             Arg::Text(column),
             Arg::Text(of.name()),
         ];
-        let still = kept::query(&statement, &args, |row| Ok(row.bool(1)))?;
+        let still = kept::query_newest(&statement, &args, |row| Ok(row.bool(1)))?;
         if still != [Some(true)] {
             return Err(changed(target));
         }

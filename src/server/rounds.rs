@@ -229,7 +229,9 @@ impl Rounds {
             Err(Stop::Failed(failure)) => {
                 swept.clean = false;
                 turn.pacing.forget();
-                prepared::plan_anew();
+                if failure.is_of_a_plan() {
+                    prepared::plan_anew();
+                }
                 self.troubles.failed(target, &failure, settings, place);
             }
         }

@@ -79,6 +79,8 @@ pub fn with_pinned_path<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<
     nested(|| {
         pin_path();
         set_locally(c"quote_all_identifiers", c"off");
+        // As in the worker.
+        set_locally(c"plan_cache_mode", c"auto");
         work()
     })
 }

@@ -43,6 +43,48 @@ def test_a_leaf_that_is_taken_away_is_not_swept_any_more(server: Server, leaf: s
     assert rows(server, "old") == ["kept"]
 
 
+@pytest.mark.parametrize("change", ["ALTER due TYPE timestamp", "NO INHERIT jobs"])
+@pytest.mark.parametrize("index", ["CREATE INDEX ON old (due)", "SELECT 1"], ids=["by an index", "by a scan"])
+def test_a_caller_with_an_old_snapshot_is_told_what_has_changed_since(server: Server, change: str, index: str) -> None:
+    server.set(**{"pg_reaper.enabled": "off"})
+    table = "old" if "TYPE" in change else "jobs"
+    server.execute(f"CREATE TABLE jobs ({COLUMNS})", f"CREATE TABLE old ({COLUMNS})", index)
+    if table == "jobs":
+        server.execute("ALTER TABLE old INHERIT jobs")
+    policy = add(server, table)
+    # In a local time of Tokyo, to which it would be compared, it is long past.
+    write(server, "old", "kept", due="3 h" if "TYPE" in change else "-1 h")
+    with server.connect() as session:
+        session.execute("SET timezone = 'UTC'")
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        session.execute("SELECT count(*) FROM pg_class")
+        server.execute(f"SET timezone = 'UTC'; ALTER TABLE old {change}")
+        session.execute("SET timezone = 'Asia/Tokyo'")
+        with pytest.raises(psycopg.errors.SerializationFailure, match="detached, retyped"):
+            session.execute("SELECT pg_reaper_sweep(policy => %s)", [policy])
+    assert rows(server, "old") == ["kept"]
+
+
+def test_a_leaf_that_comes_with_a_trigger_of_another_is_not_swept(server: Server) -> None:
+    server.execute("CREATE ROLE mallory LOGIN", "CREATE SCHEMA hers AUTHORIZATION mallory")
+    server.execute(
+        f"CREATE TABLE hers.jobs ({COLUMNS}) PARTITION BY LIST (state)",
+        "CREATE FUNCTION hers.evil() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN ALTER ROLE mallory SUPERUSER; RETURN OLD; END $$",
+        "CREATE TRIGGER evil BEFORE DELETE ON hers.jobs FOR EACH ROW EXECUTE FUNCTION hers.evil()",
+        user="mallory",
+    )
+    policy = watched(server, "ours")
+    write(server, "ours", "first")
+    until_rows(server, "ours")
+    attach = "ALTER TABLE hers.jobs ATTACH PARTITION ours FOR VALUES IN ('open')"
+    change_while_it_waits(server, "ours", f"INSERT INTO ours VALUES ('dead', now(), 'open'); {attach}")
+    wait_until(lambda: "a trigger" in (suspended(server, policy) or ""), description="the policy to be suspended")
+    wait_for_cycles(server, 3)
+    assert rows(server, "ours") == ["dead"]
+    assert not server.value("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'")
+
+
 def test_a_deadline_that_becomes_a_local_time_is_not_compared_as_if_it_were_one_of_the_session(server: Server) -> None:
     policy = watched(server, "jobs")
     write(server, "jobs", "dead")
@@ -84,7 +126,7 @@ def test_a_partition_whose_detaching_was_stopped_halfway_is_not_swept_any_more(s
         reader.execute("BEGIN")
         reader.execute("SELECT FROM jobs")
         # Its first half is committed; the second waits for the reader.
-        session.execute("SET statement_timeout = '1s'")
+        session.execute("SET statement_timeout = '3s'")
         with pytest.raises(psycopg.errors.QueryCanceled):
             session.execute("ALTER TABLE jobs DETACH PARTITION old CONCURRENTLY")
     assert server.value("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = 'old'::regclass")

@@ -6,7 +6,7 @@ import pytest
 
 from harness import Server, wait_until
 from scenery import log
-from scenery.policies import add, alter, rows, shown, suspended, until_rows, watched, write
+from scenery.policies import COLUMNS, add, alter, rows, shown, suspended, until_rows, watched, write
 
 
 def test_partitions_are_reaped_each_as_its_owner(server: Server) -> None:
@@ -71,6 +71,22 @@ def test_the_filter_of_one_owner_is_never_run_with_the_rights_of_another(server:
     alter(server, policy, reset=["filter"])
     assert suspended(server, policy) is None
     until_rows(server, "hers.jobs")
+
+
+def test_a_trigger_of_the_parent_that_no_delete_fires_suspends_nothing(server: Server) -> None:
+    server.execute(
+        "CREATE ROLE trent", "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
+        "ALTER FUNCTION note OWNER TO trent", f"CREATE TABLE jobs ({COLUMNS}) PARTITION BY LIST (state)",
+        "CREATE INDEX ON jobs (due)",
+        "CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION note()",
+        "CREATE TRIGGER off BEFORE DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION note()",
+        "ALTER TABLE jobs DISABLE TRIGGER off", "CREATE TABLE jobs_open PARTITION OF jobs DEFAULT",
+        "ALTER TABLE jobs_open DISABLE TRIGGER off", "ALTER TABLE jobs OWNER TO trent",
+    )  # fmt: skip
+    policy = add(server, "jobs")
+    assert suspended(server, policy) is None
+    write(server, "jobs", "dead")
+    until_rows(server, "jobs")
 
 
 @pytest.mark.parametrize(

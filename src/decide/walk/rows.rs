@@ -87,6 +87,8 @@ pub trait Rows {
     /// are locked, or passes over them.
     fn these(&mut self, rows: &[Due], wait: bool, pass: &mut Pass)
     -> Result<u64, Snag<Self::Stop>>;
+    /// Whether what is read holds rows too that are left out when it comes to reaping them.
+    fn reads_all(&self) -> bool;
     /// Told of a batch of so many rows that was cancelled, and is tried again with fewer.
     fn cancelled(&mut self, rows: usize, why: &Self::Stop);
     /// Told that rows in quarantine were among those that were read last.

@@ -206,6 +206,10 @@ impl Rows for Table {
         self.reap(rows, wait, pass)
     }
 
+    fn reads_all(&self) -> bool {
+        false
+    }
+
     fn cancelled(&mut self, rows: usize, _why: &&'static str) {
         assert!(rows > 1);
     }
