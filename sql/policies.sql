@@ -3,7 +3,8 @@
 -- policy whose table is gone has none. Settings are read by way of jsonb, so that those which an
 -- older version of the extension does not have yet are null.
 WITH RECURSIVE policy AS (
-  SELECT p.id, p.builtin, p.relation::pg_catalog.oid AS relation, s.*
+  SELECT p.id, p.builtin, p.relation::pg_catalog.oid AS relation,
+    pg_catalog.concat(p.ctid, p.xmin) AS version, s.*
   FROM @schema@.pg_reaper_policy p,
     pg_catalog.jsonb_to_record(pg_catalog.to_jsonb(p)) AS s (
       kind text, expires_column text, ttl interval, time_zone text, filter text, enabled boolean,
@@ -29,6 +30,7 @@ SELECT m.policy, p.builtin, m.relation, c.relowner, c.relkind::text,
   (EXTRACT(EPOCH FROM p.stuck_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   r.relowner, p.relation,
   @trigger_of_another@,
+  p.version,
   @types@
 FROM member m
 JOIN policy p ON p.id OPERATOR(pg_catalog.=) m.policy

@@ -72,6 +72,8 @@ pub enum Refusal {
         "table {relation} was dropped, renamed, detached, retyped or given to another owner in the meantime"
     )]
     Changed { relation: String },
+    #[error("policy {policy} was altered or dropped in the meantime")]
+    PolicyChanged { policy: i64 },
     #[error("extension \"pg_reaper\" is not installed in this database")]
     NoExtension,
     #[error(
@@ -128,7 +130,7 @@ impl Refusal {
             | Refusal::NoSharedMemory => "55000",
             Refusal::NotStarted { .. } | Refusal::NotStopped { .. } => "57P03",
             Refusal::NoSlot => "53400",
-            Refusal::Changed { .. } => "40001",
+            Refusal::Changed { .. } | Refusal::PolicyChanged { .. } => "40001",
             Refusal::InRecovery => "25006",
             Refusal::NegativeMaxRows { .. }
             | Refusal::NoTimeZone { .. }
@@ -230,7 +232,7 @@ impl Refusal {
                  immediate first."
                     .into()
             }
-            Refusal::Changed { .. } => "It will be tried again as it is now.".into(),
+            Refusal::Changed { .. } | Refusal::PolicyChanged { .. } => "It will be tried again as it is now.".into(),
             Refusal::NoExtension => "Run CREATE EXTENSION pg_reaper.".into(),
             Refusal::Outdated { .. } => {
                 "Restart the server, so that it loads the new library.".into()

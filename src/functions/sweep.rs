@@ -154,7 +154,7 @@ fn one(
 fn settle<T>(outcome: Result<T, Stop>) -> Result<T, Failure> {
     outcome.map_err(|stop| match stop {
         Stop::Failed(failure) => failure,
-        Stop::NotLeading => Failure::from(Refusal::NoExtension),
+        Stop::NotLeading | Stop::Altered => Failure::from(Refusal::NoExtension),
     })
 }
 
@@ -205,6 +205,12 @@ impl Host for Caller<'_> {
         brake::refuse(self.settings).unwrap_or_else(|failure| failure.raise());
         let outcome = contained(|| {
             hold_still(target, pg_sys::RowExclusiveLock)?;
+            let stands = sandbox::as_owner(self.extension.owner, Restriction::Full, || {
+                policies::still_stands(self.extension, target)
+            })?;
+            if !stands {
+                return Err(Refusal::PolicyChanged { policy: target.policy }.into());
+            }
             work()
         });
         outcome.map_err(Stop::Failed)

@@ -11,11 +11,12 @@ use super::sandbox::{Restriction, set_locally};
 use super::status::Place;
 use super::target::Target;
 use super::transaction::in_transaction;
-use super::{brake, exit, process, say, sql, tally, timeouts};
+use super::{brake, exit, policies, process, say, sql, tally, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
 use crate::decide::rate::Rate;
+use crate::decide::refusal::Refusal;
 use crate::decide::rest::Pacing;
 use pgrx::{PgLogLevel, pg_sys};
 use std::time::Duration;
@@ -112,11 +113,17 @@ impl Host for Fenced<'_> {
         }
         let lease = self.settings.lease_duration;
         let mut fence = None;
+        let mut stands = true;
+        let extension = self.extension;
         let leadership = &*self.leadership;
         let durable = &mut self.durable;
         let outcome = Self::limited(target, self.settings, || {
             // Before the lease row, in the order of DROP EXTENSION.
             let reacts = hold_still(target, pg_sys::RowExclusiveLock)?.reacts;
+            stands = policies::still_stands(extension, target)?;
+            if !stands {
+                return Err(Refusal::PolicyChanged { policy: target.policy }.into());
+            }
             let fence = fence.insert(Fence::Closed(Verdict::InDoubt));
             *fence = leadership.fence(lease)?;
             let Fence::Open { stamp_due } = *fence else {
@@ -137,6 +144,10 @@ impl Host for Fenced<'_> {
             Ok(done)
         });
         self.took = ticks().saturating_sub(started);
+        if !stands {
+            self.leadership.reassure(self.settings, &ticks);
+            return Err(Stop::Altered);
+        }
         match (fence, outcome) {
             (Some(Fence::Closed(verdict)), _) => {
                 self.leadership.refused(verdict, ticks(), lease);

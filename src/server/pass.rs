@@ -28,6 +28,8 @@ pub use crate::decide::walk::rows::End;
 pub enum Stop {
     /// The lease is not ours, or that cannot be told. Nothing of the batch was committed.
     NotLeading,
+    /// The policy was altered or dropped in the meantime. Nothing of the batch was committed.
+    Altered,
     Failed(Failure),
 }
 

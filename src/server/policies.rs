@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::kept;
 use super::sandbox::{self, Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
-use super::target::{AsOf, Target, Watched};
+use super::target::{AsOf, Target, Version, Watched};
 use crate::decide::deadline::{ColumnType, Deadline};
 use crate::decide::order::children_first;
 use crate::decide::refusal::Refusal;
@@ -76,6 +76,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
             relation: required(row.oid(3), "relation")?,
             root: required(row.oid(21), "root")?,
             as_of,
+            version: Version(required(row.text(23), "version")?),
             called: name.clone(),
             name,
             owner: required(row.oid(4), "owner")?,
@@ -96,6 +97,15 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
 /// Whether a leaf has a trigger that its owner has not asked for, as SQL.
 pub fn trigger_of_another() -> String {
     sql::statement(include_str!("../../sql/trigger_of_another.sql"))
+}
+
+/// Whether the policy of `target` is what it was when it was read: asked under the lock of the table,
+/// for which whoever altered or dropped it meanwhile may have made us wait.
+pub fn still_stands(extension: &Extension, target: &Target) -> Result<bool, Failure> {
+    let statement = extension.sql(include_str!("../../sql/policy/version.sql"));
+    let policy = [Arg::Int8(target.policy)];
+    let now = kept::query_newest(&statement, &policy, |row| Ok(row.text(1)))?;
+    Ok(now.into_iter().flatten().next().as_ref() == Some(&target.version.0))
 }
 
 /// Has a table that several policies watch called by each of them.
@@ -133,7 +143,7 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
         return Err(Refusal::TriggerOfAnother { relation: name.into() });
     }
     if row.text(7).as_deref() != Some("expiry") {
-        let shape = Shape::of(name, &columns(row, 23))?;
+        let shape = Shape::of(name, &columns(row, 24))?;
         return Ok(Watched { barrier: Some(shape), ..Watched::column("expires_at") });
     }
     let (column, time_zone) = (row.text(8).unwrap_or_default(), row.text(13));

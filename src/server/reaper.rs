@@ -251,7 +251,7 @@ impl<H: Host> Rows for Reaper<'_, H> {
                 let message = std::iter::once(failure.message.clone()).chain(detail).collect();
                 Some(Why { message, sqlstate: failure.sqlstate() })
             }
-            Stop::NotLeading => None,
+            Stop::NotLeading | Stop::Altered => None,
         }
     }
 
@@ -264,7 +264,7 @@ impl<H: Host> Rows for Reaper<'_, H> {
                             pg_reaper.quarantine_limit.";
                 Stop::Failed(failure.of(&what, hint))
             }
-            Stop::NotLeading => stop,
+            Stop::NotLeading | Stop::Altered => stop,
         }
     }
 

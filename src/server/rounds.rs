@@ -215,7 +215,8 @@ impl Rounds {
                     self.troubles.over(target, place);
                 }
             }
-            Err(Stop::NotLeading) => swept.clean = false,
+            // The next sweep is by the policy as it is now.
+            Err(Stop::NotLeading | Stop::Altered) => swept.clean = false,
             Err(Stop::Failed(failure)) if host.made_way(&failure) => {
                 swept.clean = false;
                 say::log(format!(

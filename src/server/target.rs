@@ -27,6 +27,18 @@ impl PartialEq for AsOf {
 
 impl Eq for AsOf {}
 
+/// Which version of its row a policy was read from; it says nothing of what that means for one table.
+#[derive(Clone, Debug)]
+pub struct Version(pub String);
+
+impl PartialEq for Version {
+    fn eq(&self, _other: &Version) -> bool {
+        true
+    }
+}
+
+impl Eq for Version {}
+
 /// One table that holds rows of a policy: the watched table itself, or a leaf of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -35,6 +47,7 @@ pub struct Target {
     /// The watched table.
     pub root: pg_sys::Oid,
     pub as_of: AsOf,
+    pub version: Version,
     /// Its name, qualified, and quoted where it must be.
     pub name: String,
     /// What it is called in reports: by its name and, where other policies watch it too, by this one.

@@ -1,18 +1,29 @@
-"""Tables that become something else while a sweep waits for their lock."""
+"""Tables, and policies, that become something else while a sweep waits for a lock."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from harness import Server, wait_until
-from harness.reaper import wait_for_cycles
-from scenery.policies import COLUMNS, add, alter, rows, suspended, until_rows, watched, write
+from harness.reaper import PATIENT, status, wait_for_cycles
+from scenery.policies import COLUMNS, add, alter, rows, suspended, sweep, until_rows, watched, write
 
 WAITS = (
     "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
     " WHERE a.backend_type = 'pg_reaper worker' AND NOT l.granted"
 )
+
+# What a user may do to a policy so that a row which is due is not due any more.
+SPARES = {
+    "dropped": "pg_reaper_drop_policy({})",
+    "switched off": "pg_reaper_alter_policy({}, enabled => false)",
+    "later": "pg_reaper_alter_policy({}, ttl => '1 day')",
+    "narrower": "pg_reaper_alter_policy({}, filter => $$state = 'done'$$)",
+}
 
 
 def change_while_it_waits(server: Server, leaf: str, change: str) -> None:
@@ -133,3 +144,39 @@ def test_a_partition_whose_detaching_was_stopped_halfway_is_not_swept_any_more(s
     write(server, "old", "kept")
     wait_for_cycles(server, 3)
     assert rows(server, "old") == ["kept"]
+
+
+@pytest.mark.parametrize("policy_is", SPARES)
+def test_no_row_is_reaped_by_a_policy_as_it_was_before(server: Server, policy_is: str) -> None:
+    policy = watched(server, "jobs")
+    write(server, "jobs", "first")
+    until_rows(server, "jobs")
+    change = SPARES[policy_is].format(policy)
+    change_while_it_waits(server, "jobs", f"INSERT INTO jobs VALUES ('kept', now()); SELECT {change}")
+    wait_for_cycles(server, 3)
+    assert rows(server, "jobs") == ["kept"]
+    # That is nothing to be reported, and the worker goes on by the policy as it is.
+    assert status(server).errors == 0
+    if policy_is != "dropped":
+        alter(server, policy, enabled=True, reset=["ttl", "filter"])
+        until_rows(server, "jobs")
+
+
+@pytest.mark.parametrize("policy_is", SPARES)
+def test_no_row_is_reaped_by_hand_by_a_policy_as_it_was_before(
+    make_server: Callable[..., Server], policy_is: str
+) -> None:
+    server = make_server({**PATIENT, "pg_reaper.enabled": "off"})
+    policy = watched(server, "jobs")
+    with server.connect() as session, ThreadPoolExecutor() as pool:
+        session.execute("BEGIN")
+        session.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+        session.execute("INSERT INTO jobs VALUES ('kept', now())")
+        swept = pool.submit(sweep, server, policy)
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'jobs'::regclass"
+        wait_until(lambda: server.value(waits) or swept.done(), description="the sweep to wait")
+        session.execute("SELECT " + SPARES[policy_is].format(policy))
+        session.execute("COMMIT")
+        with pytest.raises(psycopg.errors.SerializationFailure, match="altered or dropped"):
+            swept.result()
+    assert rows(server, "jobs") == ["kept"]
