@@ -85,10 +85,11 @@ def test_one_among_many_that_are_left_out_keeps_nobody_busy(make_server: Callabl
         read = "SELECT coalesce(sum(idx_tup_fetch), 0) FROM pg_stat_user_tables WHERE relname = 'jobs'"
         before = server.value(read)
         # Counters come once a second.
-        wait_for_cycles(server, 25)
+        wait_for_cycles(server, 60)
         return server.value(read) - before
 
-    wait_until(read_in_some_cycles, lambda fetched: fetched < 3000, "cycles that do not read all of it", 60)
+    # One cycle in five reads it now and then, where each read it twice.
+    wait_until(read_in_some_cycles, lambda fetched: fetched < 30 * 3000, "cycles that do not read all of it", 15)
 
 
 def test_one_that_is_not_due_yet_delays_nobody(make_server: Callable[..., Server]) -> None:
