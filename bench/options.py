@@ -15,7 +15,7 @@ ALL_BARS = (1, 2, 3, 4, 5, 6, 7, 8)
 REPETITIONS = 5
 IDLE_SECONDS = 600.0
 # What is over within a second is measured so many times in each repetition.
-SHORT_TIMES = 4
+SHORT_TIMES = 3
 
 
 @dataclass(frozen=True)
