@@ -1,8 +1,8 @@
 //! Whether the catalogue may have changed: how often we were told that something has.
 //!
-//! Whoever changes a relation, its columns, keys, children or owner, a schema, or what roles may do,
-//! has every session forget what it keeps of that, and of a relation even where it keeps nothing.
-//! We are told when a transaction begins, and with each lock.
+//! Whoever changes a relation, its columns, keys, children or owner, a schema, a function, or what
+//! roles may do, has every session forget what it keeps of that, and of a relation even where it
+//! keeps nothing. We are told when a transaction begins, and with each lock.
 
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::c_int;
@@ -28,6 +28,8 @@ fn listen() {
             pg_sys::SysCacheIdentifier::NAMESPACEOID,
             pg_sys::SysCacheIdentifier::AUTHOID,
             pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM,
+            // Whose a trigger's function is.
+            pg_sys::SysCacheIdentifier::PROCOID,
         ] {
             pg_sys::CacheRegisterSyscacheCallback(cache as c_int, Some(entry_changed), nothing);
         }

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::kept;
 use super::sandbox::{self, Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
-use super::target::{AsOf, Target, Version, Watched};
+use super::target::{Reading, Target, Watched};
 use crate::decide::deadline::{ColumnType, Deadline};
 use crate::decide::order::children_first;
 use crate::decide::refusal::Refusal;
@@ -56,7 +56,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
         .replace("@types@", &type_expressions())
         .replace("@trigger_of_another@", &trigger_of_another());
     // Before anything is read.
-    let as_of = AsOf(changes::so_far());
+    let changes = changes::so_far();
     let mut policies = Policies { targets: vec![], bereft: vec![] };
     kept::query(&statement, &[], |row| {
         let policy = required(row.int8(1), "policy")?;
@@ -75,8 +75,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
             policy,
             relation: required(row.oid(3), "relation")?,
             root: required(row.oid(21), "root")?,
-            as_of,
-            version: Version(required(row.text(23), "version")?),
+            reading: Reading { changes, version: required(row.text(23), "version")? },
             called: name.clone(),
             name,
             owner: required(row.oid(4), "owner")?,
@@ -105,7 +104,7 @@ pub fn still_stands(extension: &Extension, target: &Target) -> Result<bool, Fail
     let statement = extension.sql(include_str!("../../sql/policy/version.sql"));
     let policy = [Arg::Int8(target.policy)];
     let now = kept::query_newest(&statement, &policy, |row| Ok(row.text(1)))?;
-    Ok(now.into_iter().flatten().next().as_ref() == Some(&target.version.0))
+    Ok(now.into_iter().flatten().next().as_ref() == Some(&target.reading.version))
 }
 
 /// Has a table that several policies watch called by each of them.

@@ -64,7 +64,7 @@ pub fn hold_still(target: &Target, mode: u32) -> Result<Now, Failure> {
     // caller's old snapshot shows may have changed long ago.
     // SAFETY: reads a variable of this process.
     let old = unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32;
-    if old || changes::so_far() != target.as_of.0 {
+    if old || changes::so_far() != target.reading.changes {
         see_that_it_is_still_watched(target)?;
     }
     Ok(now)

@@ -15,29 +15,22 @@ use std::time::Duration;
 /// A table of a policy.
 pub type Key = (i64, pg_sys::Oid);
 
-/// How often the catalogue had changed when something was read; it says nothing of what that was.
-#[derive(Clone, Copy, Debug)]
-pub struct AsOf(pub u64);
-
-impl PartialEq for AsOf {
-    fn eq(&self, _other: &AsOf) -> bool {
-        true
-    }
-}
-
-impl Eq for AsOf {}
-
-/// Which version of its row a policy was read from; it says nothing of what that means for one table.
+/// What a policy was read from. Another reading of the same policy is as good, so all are equal.
 #[derive(Clone, Debug)]
-pub struct Version(pub String);
+pub struct Reading {
+    /// How often the catalogue had changed.
+    pub changes: u64,
+    /// The version of the policy's row.
+    pub version: String,
+}
 
-impl PartialEq for Version {
-    fn eq(&self, _other: &Version) -> bool {
+impl PartialEq for Reading {
+    fn eq(&self, _other: &Reading) -> bool {
         true
     }
 }
 
-impl Eq for Version {}
+impl Eq for Reading {}
 
 /// One table that holds rows of a policy: the watched table itself, or a leaf of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +39,7 @@ pub struct Target {
     pub relation: pg_sys::Oid,
     /// The watched table.
     pub root: pg_sys::Oid,
-    pub as_of: AsOf,
-    pub version: Version,
+    pub reading: Reading,
     /// Its name, qualified, and quoted where it must be.
     pub name: String,
     /// What it is called in reports: by its name and, where other policies watch it too, by this one.

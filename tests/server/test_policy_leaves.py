@@ -127,6 +127,21 @@ def test_the_triggers_of_one_owner_are_never_run_with_the_rights_of_another(serv
     assert suspended(server, policy) is None
 
 
+def test_a_function_of_a_trigger_that_becomes_anothers_is_not_run_any_more(server: Server) -> None:
+    server.execute(
+        "CREATE ROLE mallory", "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$",
+        f"CREATE TABLE jobs ({COLUMNS}) PARTITION BY LIST (state)", "CREATE INDEX ON jobs (due)",
+        "CREATE TRIGGER note BEFORE DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION note()",
+        "CREATE TABLE ours PARTITION OF jobs DEFAULT", "ALTER TABLE jobs OWNER TO mallory",
+    )  # fmt: skip
+    add(server, "jobs")
+    write(server, "jobs", "first")
+    until_rows(server, "jobs")
+    server.execute("ALTER FUNCTION note OWNER TO mallory; INSERT INTO jobs VALUES ('kept', now() - interval '1 s')")
+    wait_until(lambda: log.failures(server.log(), "public.ours"), bool, "the report")
+    assert rows(server, "jobs") == ["kept"]
+
+
 def test_children_that_inherit_are_swept_with_their_parent(server: Server) -> None:
     watched(server, "jobs", filter="state = 'done'")
     # Their columns lie in another order.
