@@ -117,8 +117,15 @@ pub struct Place {
 
 impl Place {
     /// Takes the slot of the database's worker that is down, with its counters, or a free one.
-    /// Without any the worker works all the same, and cannot be seen.
-    pub fn take(pid: i32, database_oid: u32, database: &str, now: ServerTime) -> Place {
+    /// Without any the worker works all the same, and cannot be seen. All that makes it another
+    /// worker changes at once: nobody sees its pid beside the leader id of the one before.
+    pub fn take(
+        pid: i32,
+        database_oid: u32,
+        database: &str,
+        leader: &str,
+        now: ServerTime,
+    ) -> Place {
         let taken = board::change(|board| {
             let slots = &mut board.slots;
             let n = slots
@@ -133,6 +140,7 @@ impl Place {
             slots[n].database_oid = database_oid;
             slots[n].database = Text::new(database);
             slots[n].state = State::Starting;
+            slots[n].leader = Text::new(leader);
             slots[n].started_at = now;
             Some(n)
         });

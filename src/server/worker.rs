@@ -14,7 +14,7 @@ use super::process::{self, pin, reload_if_pending, wait};
 use super::roster::{self, Finding};
 use super::rounds::{Rounds, Swept};
 use super::starter::Order;
-use super::status::{self, Place, State};
+use super::status::{Place, State};
 use super::transaction::in_transaction;
 use super::{board, brake, encoding, exit, say, settings, title};
 use crate::decide::brake::Hold;
@@ -93,11 +93,10 @@ impl Worker {
         let (pid, oid) = unsafe { (pg_sys::MyProcPid, pg_sys::MyDatabaseId) };
         let database = own_database();
         let now = server_now();
-        let place: &'static Place =
-            Box::leak(Box::new(Place::take(pid, oid.to_u32(), &database, now)));
-        exit::vacate(place);
         let me = leader_id(&database, pid, now);
-        place.tell(|slot| slot.leader = status::Text::new(&me));
+        let place: &'static Place =
+            Box::leak(Box::new(Place::take(pid, oid.to_u32(), &database, &me, now)));
+        exit::vacate(place);
         say::log(format!("pg_reaper worker started: {me:?}"));
         let mut worker = Worker {
             database,
@@ -283,11 +282,9 @@ impl Worker {
             title::show(&format!("{} {}{held}", self.database, self.state.name()));
         }
         let (state, term) = (self.state, self.leadership.term().unwrap_or(0));
-        let leader = status::Text::new(self.leadership.me());
         self.place.tell(|slot| {
             slot.state = state;
             slot.term = term;
-            slot.leader = leader;
             slot.last_cycle = server_now();
         });
     }
