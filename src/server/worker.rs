@@ -14,7 +14,7 @@ use super::process::{self, pin, reload_if_pending, wait};
 use super::roster::{self, Finding};
 use super::rounds::{Rounds, Swept};
 use super::starter::Order;
-use super::status::{Place, State};
+use super::status::{self, Place, State};
 use super::transaction::in_transaction;
 use super::{board, brake, encoding, exit, say, settings, title};
 use crate::decide::brake::Hold;
@@ -282,9 +282,12 @@ impl Worker {
             title::show(&format!("{} {}{held}", self.database, self.state.name()));
         }
         let (state, term) = (self.state, self.leadership.term().unwrap_or(0));
+        // In a shared table it is a new one with each acquisition.
+        let leader = status::Text::new(self.leadership.me());
         self.place.tell(|slot| {
             slot.state = state;
             slot.term = term;
+            slot.leader = leader;
             slot.last_cycle = server_now();
         });
     }
