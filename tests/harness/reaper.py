@@ -73,11 +73,16 @@ def statuses(server: Server, **where: Any) -> list[Any]:
         return connection.execute("SELECT * FROM pg_reaper_status() ORDER BY started_at").fetchall()
 
 
-def status(server: Server, database: str = "postgres", **where: Any) -> Any:
-    """The row of the only worker of a database."""
+def status_if_any(server: Server, database: str = "postgres", **where: Any) -> Any:
+    """The row of the only worker of a database, or None where nothing is told of one."""
     rows = [row for row in statuses(server, **where) if row.database == database]
     assert len(rows) <= 1, f"one worker expected: {rows}"
     return rows[0] if rows else None
+
+
+def status(server: Server, database: str = "postgres", **where: Any) -> Any:
+    """The row of the only worker of a database. Of one that is about to start it is told soon."""
+    return wait_until(lambda: status_if_any(server, database, **where), description=f"a worker of {database}")
 
 
 def wait_for(
@@ -86,7 +91,7 @@ def wait_for(
     """Waits until the worker is in a state (``leader``, ``standby``, …); its status then."""
     return wait_until(
         lambda: status(server, database, **where),
-        lambda row: row is not None and row.state == state,
+        lambda row: row.state == state,
         f"the worker to be {state}",
         timeout,
     )
@@ -103,12 +108,24 @@ def wait_for_sweep(server: Server) -> Any:
     return _advances(server, lambda row: row.last_sweep, 2)
 
 
+def until_counted(server: Server, rows: int) -> Any:
+    """Waits until the worker has counted so many rows, which it does once they are gone for good; the
+    status then."""
+    return wait_until(lambda: status(server), lambda row: row.rows_reaped == rows, f"{rows} rows to be counted")
+
+
+def until_taken_up(server: Server) -> None:
+    """Waits until what was set before this call is in force in the worker."""
+    # The cycle under way may be the last by the old settings; each tells twice that it goes on.
+    wait_for_cycles(server, 2)
+
+
 def _advances(server: Server, what: Callable[[Any], Any], times: int) -> Any:
     last = what(status(server))
     for turn in range(times):
         now = wait_until(
             lambda: status(server),
-            lambda row, last=last: row is not None and what(row) is not None and what(row) != last,
+            lambda row, last=last: what(row) is not None and what(row) != last,
             f"the worker to go on ({turn} of {times})",
         )
         last = what(now)

@@ -152,7 +152,7 @@ def test_nothing_is_reaped_while_the_lease_cannot_be_renewed_and_it_goes_on_when
     enable(server)
     wait_for(server, "leader")
     hinder(server, hindrance)
-    wait_until(lambda: status(server), lambda row: row is None or row.state != "leader", "it to be in doubt")
+    wait_until(lambda: status(server), lambda row: row.state != "leader", "it to be in doubt")
     overdue(server, "due")
     mark = server.log_mark()
     wait_until(lambda: server.log_since(mark), lambda said: "WARNING" in said or "FATAL" in said, "one more try")

@@ -69,8 +69,8 @@ def adopted(server: Server, table: str, columns: str = COLUMNS, suffix: str = ""
 
 
 def status(server: Server) -> dict[str, Any]:
-    """What the worker tells about itself."""
-    (row,) = statuses(server)
+    """What the worker tells about itself, as soon as there is one."""
+    (row,) = wait_until(lambda: statuses(server), bool, "a worker of postgres")
     return row
 
 

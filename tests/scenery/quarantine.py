@@ -18,7 +18,7 @@ def held(server: Server, policy: int | None = None, **where: Any) -> list[Any]:
 
 def keys(server: Server, policy: int | None = None, key: str = "id") -> list[Any]:
     """What the keys of these rows say."""
-    return [row.key[key] for row in held(server, policy)]
+    return [row.key.get(key) for row in held(server, policy)]
 
 
 def until_held(server: Server, *ids: Any, policy: int | None = None, key: str = "id", timeout: float = 30) -> list[Any]:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from harness import Server, wait_until
+from harness.reaper import until_taken_up
 from scenery import log
 from scenery.barriers import adopted, arm, count, ids, status, until_empty, until_leading, until_left
 
@@ -134,6 +135,7 @@ def test_a_reload_has_a_failed_policy_tried_again_at_once(jobs: Server) -> None:
 
 def test_the_batches_before_the_one_that_fails_stand(jobs: Server) -> None:
     jobs.set(**{"pg_reaper.batch_size": 2})
+    until_taken_up(jobs)
     refuse(jobs, "IF OLD.execution_id = 'b3' THEN RAISE 'not this one'; END IF")
     jobs.execute(
         "INSERT INTO jobs SELECT 'b' || n, '', 1, '2020-01-01'::timestamptz + n * interval '1 s'"

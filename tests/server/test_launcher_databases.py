@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness import Server, wait_until
-from harness.reaper import status, statuses, wait_for
+from harness.reaper import status, status_if_any, statuses, wait_for
 from scenery.fleet import make_database, until_leading, until_served, until_swept, workers
 
 
@@ -39,7 +39,7 @@ def test_dropping_the_extension_ends_the_worker_of_that_database_alone(server: S
     before = until_leading(server, "other", "postgres")
     server.execute("DROP EXTENSION pg_reaper", dbname="other")
     until_served(server, ["postgres"])
-    wait_until(lambda: status(server, "other"), lambda row: row is None, "nothing to be told of it")
+    wait_until(lambda: status_if_any(server, "other"), lambda row: row is None, "nothing to be told of it")
     assert status(server).pid == before["postgres"].pid
 
 

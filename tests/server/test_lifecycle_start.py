@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness import Server, wait_until
-from harness.reaper import AT_ONCE, barriers, lease, overdue, status, wait_for, wait_until_reaped
+from harness.reaper import AT_ONCE, barriers, lease, overdue, status_if_any, wait_for, wait_until_reaped
 from scenery import log
 
 UNKNOWN = "pg_reaper.databases names what is no database to serve: nowhere"
@@ -36,7 +36,7 @@ def test_each_start_has_an_id_of_its_own(make_server: Callable[..., Server]) -> 
 
 def wait_for_no_worker(server: Server, **where: Any) -> None:
     """Waits until ``postgres`` has no worker, and nothing is told of one."""
-    wait_until(lambda: status(server, **where), lambda row: row is None, "nothing to be told of a worker")
+    wait_until(lambda: status_if_any(server, **where), lambda row: row is None, "nothing to be told of a worker")
     # It has told its last before its process ends.
     in_postgres = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_reaper worker' AND datname = 'postgres'"
     wait_until(lambda: server.query(in_postgres), lambda rows: not rows, "the worker to leave")

@@ -128,6 +128,7 @@ def test_the_server_stops_promptly_without_the_standby(primary: Server, standby:
 
 def test_a_sweep_by_hand_waits_only_if_its_session_does(primary: Server, standby: Server) -> None:
     primary.set(**{"pg_reaper.enabled": "off"})
+    wait_for(primary, "disabled")
     standby.stop()
     session = primary.connect(**ALONE)
     overdue(session, "due")
