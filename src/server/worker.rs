@@ -74,6 +74,8 @@ struct Worker {
     lead_at: Ticks,
     /// Failures in a row of cycles as such, not of one policy.
     failures: u32,
+    /// What the last cycle has found to serve.
+    serves: Option<Extension>,
     /// The last trouble with settings that was complained about.
     complained: Option<Change>,
     /// What was said of the versions last.
@@ -107,6 +109,7 @@ impl Worker {
             next: Duration::ZERO,
             lead_at: Ticks::ZERO,
             failures: 0,
+            serves: None,
             complained: None,
             skewed: Skew::None,
             state: State::Starting,
@@ -168,6 +171,8 @@ impl Worker {
                 self.failures = 0;
                 due
             }
+            // It went, or came back as another, in the middle of the cycle.
+            Err(_) if self.serves_another() => Some(ticks()),
             Err(failure) => {
                 self.failed(&failure, interval);
                 Some(
@@ -182,6 +187,11 @@ impl Worker {
         } else {
             schedule::wait(ticks(), began, interval, due)
         };
+    }
+
+    /// Whether the extension is not the one that the cycle began with.
+    fn serves_another(&self) -> bool {
+        in_transaction(Extension::find).is_ok_and(|now| now != self.serves)
     }
 
     fn idle(&mut self, state: State, why: &str) -> Option<Ticks> {
@@ -200,6 +210,7 @@ impl Worker {
             // SAFETY: reads a variable of this process.
             exit::leave_without_extension(unsafe { pg_sys::MyDatabaseId });
         };
+        self.serves = Some(extension.clone());
         if self.outdated(&extension) {
             return Ok(self.idle(State::Outdated, "the extension is newer than the library"));
         }
@@ -224,7 +235,9 @@ impl Worker {
         self.place.tell(|slot| {
             slot.failures_in_a_row = i32::try_from(failures_in_a_row).unwrap_or(i32::MAX);
             if clean {
+                // It shows that the worker goes on, too.
                 slot.last_sweep = server_now();
+                slot.last_cycle = slot.last_sweep;
             }
         });
         if !self.leadership.acts(ticks()) {

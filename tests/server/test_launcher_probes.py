@@ -40,7 +40,8 @@ def test_many_databases_without_the_extension_cost_no_worker_and_one_look_each(c
     until_served(crowd, ["postgres"])
     crowd.execute("CREATE DATABASE last")
     until_all_are_known(crowd, 1, crowd.log_mark())
-    assert starts(crowd) == looks + 2
+    # One each again, and one more where the new database was looked into before it had the extension.
+    assert looks + 2 <= starts(crowd) <= looks + 3
 
 
 def test_a_restart_looks_into_each_once_again(crowd: Server) -> None:

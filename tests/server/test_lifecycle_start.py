@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from harness import Server, wait_until
-from harness.reaper import AT_ONCE, barriers, lease, overdue, status_if_any, wait_for, wait_until_reaped
+from harness.reaper import (
+    AT_ONCE, barriers, lease, overdue, status, status_if_any, wait_for, wait_until_reaped, waits_for_lock,
+)  # fmt: skip
 from scenery import log
 
 UNKNOWN = "pg_reaper.databases names what is no database to serve: nowhere"
@@ -73,6 +77,28 @@ def test_the_extension_may_come_go_and_come_again_elsewhere(make_server: Callabl
     wait_until_reaped(server, "third")
     third = wait_for(server, "leader", **watch)
     assert (third.pid, third.errors) == (second.pid, 0), "the worker neither fails nor starts anew"
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_extension_that_goes_in_the_middle_of_a_cycle_is_no_failure(
+    make_server: Callable[..., Server], comes_back: bool
+) -> None:
+    server = make_server()
+    pid = wait_for(server, "leader").pid
+    with server.connect(autocommit=False) as session:
+        session.execute("LOCK TABLE pg_reaper_policy")
+        wait_until(lambda: waits_for_lock(server, pid), bool, "the worker to wait for the policies")
+        session.execute("DROP EXTENSION pg_reaper")
+        if comes_back:
+            session.execute("CREATE EXTENSION pg_reaper")
+        session.commit()
+    if comes_back:
+        overdue(server, "due")
+        wait_until_reaped(server, "due")
+        assert wait_for(server, "leader").errors == 0
+    else:
+        wait_until(server.worker_pids, lambda pids: pids == [], "the worker to leave")
+    assert "failed" not in server.log()
 
 
 def test_an_extension_that_is_back_before_the_worker_has_left_gets_its_worker(
