@@ -14,6 +14,7 @@ ALTER TABLE @extschema@.pg_reaper_policy
   ADD COLUMN rate_limit     integer,
   ADD COLUMN sweep_interval interval,
   ADD COLUMN stuck_timeout  interval,
+  ADD COLUMN meaning        text,
   ADD COLUMN enabled        boolean NOT NULL DEFAULT true,
   ADD CONSTRAINT pg_reaper_policy_kind_check
     CHECK (kind OPERATOR(pg_catalog.=) ANY (ARRAY['barrier', 'expiry'])),

@@ -8,7 +8,8 @@ WITH RECURSIVE policy AS (
   FROM @schema@.pg_reaper_policy p,
     pg_catalog.jsonb_to_record(pg_catalog.to_jsonb(p)) AS s (
       kind text, expires_column text, ttl interval, time_zone text, filter text, enabled boolean,
-      batch_size bigint, rate_limit bigint, sweep_interval interval, stuck_timeout interval)
+      batch_size bigint, rate_limit bigint, sweep_interval interval, stuck_timeout interval,
+      meaning text)
 ), member (policy, relation) AS (
   SELECT p.id, p.relation FROM policy p
   -- A child may have two parents that are children of one.
@@ -30,7 +31,7 @@ SELECT m.policy, p.builtin, m.relation, c.relowner, c.relkind::text,
   (EXTRACT(EPOCH FROM p.stuck_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   r.relowner, p.relation,
   @trigger_of_another@,
-  p.version,
+  p.version, p.meaning,
   @types@
 FROM member m
 JOIN policy p ON p.id OPERATOR(pg_catalog.=) m.policy

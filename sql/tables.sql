@@ -44,6 +44,7 @@ CREATE TABLE @extschema@.pg_reaper_policy (
   rate_limit     integer,
   sweep_interval interval,
   stuck_timeout  interval,
+  meaning        text,
   enabled        boolean NOT NULL DEFAULT true,
   CONSTRAINT pg_reaper_policy_kind_check
     CHECK (kind OPERATOR(pg_catalog.=) ANY (ARRAY['barrier', 'expiry'])),

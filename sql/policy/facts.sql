@@ -14,7 +14,8 @@ SELECT p.kind OPERATOR(pg_catalog.=) 'barrier', p.expires_column::text, @type@,
   CASE WHEN p.name = '' THEN p.name END,
   NULL,
   p.filter,
-  p.ttl IS NOT NULL, p.time_zone IS NOT NULL, p.stuck_timeout IS NOT NULL
+  p.ttl IS NOT NULL, p.time_zone IS NOT NULL, p.stuck_timeout IS NOT NULL,
+  p.meaning
 FROM @schema@.pg_reaper_policy p
 JOIN pg_catalog.pg_class c ON c.oid = p.relation
 WHERE p.id = $1

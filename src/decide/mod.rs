@@ -17,6 +17,7 @@ pub mod deadline;
 pub mod fault;
 pub mod fleet;
 pub mod lease;
+pub mod meaning;
 pub mod order;
 pub mod orphan;
 pub mod progress;

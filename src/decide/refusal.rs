@@ -40,6 +40,14 @@ pub enum Refusal {
     FilterOfAnother { relation: String },
     #[error("table {relation} belongs to another owner than a trigger that it has of its parent")]
     TriggerOfAnother { relation: String },
+    #[error(
+        "policy {policy} was given another column \"{column}\" than the one that table {relation} has now"
+    )]
+    AnotherColumn { policy: i64, relation: String, column: String },
+    #[error(
+        "the filter of policy {policy} means something else for table {relation} than when it was given: {filter}"
+    )]
+    AnotherFilter { policy: i64, relation: String, filter: String },
     #[error("there is no policy {policy}")]
     NoPolicy { policy: i64 },
     #[error("both a table and a policy were given")]
@@ -124,6 +132,8 @@ impl Refusal {
             Refusal::BuiltIn { .. }
             | Refusal::DeferredConstraints { .. }
             | Refusal::Outdated { .. }
+            | Refusal::AnotherColumn { .. }
+            | Refusal::AnotherFilter { .. }
             | Refusal::NotEnabled { .. }
             | Refusal::OfExpiryOnly { .. }
             | Refusal::OfBarriersOnly { .. }

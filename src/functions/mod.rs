@@ -5,6 +5,7 @@ mod control;
 mod policy;
 mod preview;
 mod resume;
+mod settle;
 mod status;
 mod suspended;
 mod sweep;

@@ -4,17 +4,14 @@
 //! raises an error, which takes the row back. So both functions check the same, and the values
 //! never leave PostgreSQL, whose types and encodings they are of.
 
+use super::settle::settle;
 use super::{answer, watchable};
 use crate::decide::refusal::Refusal;
-use crate::server::clock::server_now;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
-use crate::server::filter::{self, Names};
 use crate::server::policies::{self, Policy};
 use crate::server::sandbox::{self, Restriction};
-use crate::server::settings::MOST_ROWS;
-use crate::server::sql::{self, Arg, Row, required};
-use crate::server::transaction::in_subtransaction;
+use crate::server::sql::{self, Arg, required};
 use pgrx::prelude::*;
 use std::ffi::CString;
 
@@ -182,95 +179,4 @@ fn refuse_what_cannot_be_reset(reset: &Arg) -> Result<(), Failure> {
         Some(name) => Err(Refusal::NotOptional { name, known: OPTIONAL.join(", ") }.into()),
         None => Ok(()),
     }
-}
-
-/// Looks at a policy as it was written, spells out its filter, and advises. `path` is what the
-/// names of a filter just written are looked up by.
-fn settle(
-    extension: &Extension,
-    policy: i64,
-    relation: pg_sys::Oid,
-    path: Option<&CString>,
-    column_is_new: bool,
-) -> Result<(), Failure> {
-    let table = watchable::own(extension, relation)?;
-    let statement = extension
-        .sql(include_str!("../../sql/policy/facts.sql"))
-        .replace("@most@", &MOST_ROWS.to_string())
-        .replace("@type@", &policies::type_expression("p.expires_column"));
-    let read = |row: &Row| Ok((invalid(row, &table.name), row.text(2), row.text(12)));
-    let found = sandbox::as_owner(extension.owner, Restriction::Full, || {
-        sql::query(&statement, &[Arg::Int8(policy)], read)
-    })?;
-    let Some((invalid, column, filter)) = found.into_iter().next() else {
-        return Err(Refusal::NoPolicy { policy }.into());
-    };
-    invalid?;
-    let mut kept = filter.clone();
-    if let Some(written) = &filter {
-        let names = path.map_or(Names::Qualified, |path| Names::Path(path));
-        let spelt = filter::spelt_out(relation, &table.name, table.owner, written, names)?;
-        let statement =
-            extension.sql("UPDATE @schema@.pg_reaper_policy SET filter = $2 WHERE id = $1");
-        sandbox::as_owner(extension.owner, Restriction::Full, || {
-            sql::execute(&statement, &[Arg::Int8(policy), Arg::Text(&spelt)])
-        })?;
-        kept = Some(spelt);
-    }
-    countable(extension, policy)?;
-    match column {
-        Some(column) if column_is_new => table.advise_index(relation, &column, kept.as_deref()),
-        _ => Ok(()),
-    }
-}
-
-/// Which setting of a policy is invalid, from the row of `facts.sql`.
-fn invalid(row: &Row, table: &str) -> Result<(), Refusal> {
-    let barrier = row.bool(1) == Some(true);
-    let column = row.text(2);
-    if barrier {
-        let given = [
-            ("ttl", row.bool(13) == Some(true)),
-            ("filter", row.text(12).is_some()),
-            ("time_zone", row.bool(14) == Some(true)),
-        ];
-        if let Some((setting, _)) = given.into_iter().find(|(_, given)| *given) {
-            return Err(Refusal::OfExpiryOnly { setting });
-        }
-    } else if row.bool(15) == Some(true) {
-        return Err(Refusal::OfBarriersOnly { setting: "stuck_timeout" });
-    }
-    let settings = [
-        (4, "ttl", "an interval that is finite and not negative"),
-        (5, "time_zone", "the name of a time zone, as pg_timezone_names lists them"),
-        (6, "batch_size", "from 1 to 100000 rows"),
-        (7, "rate_limit", "one row a second or more"),
-        (8, "sweep_interval", "longer than nothing and at most a year"),
-        (9, "stuck_timeout", "an interval that is not negative, or 0 for none"),
-        (10, "name", "a name of one character or more"),
-    ];
-    for (n, setting, wanted) in settings {
-        if let Some(value) = row.text(n) {
-            return Err(Refusal::InvalidSetting { setting, value, wanted });
-        }
-    }
-    if !barrier {
-        let column = column.unwrap_or_default();
-        policies::deadline_type(table, &column, row.text(3), row.bool(14) == Some(true))?;
-    }
-    Ok(())
-}
-
-/// Whether the deadlines of a policy can be counted: an interval may reach beyond all time.
-fn countable(extension: &Extension, policy: i64) -> Result<(), Failure> {
-    let loaded =
-        sandbox::as_owner(extension.owner, Restriction::Full, || policies::load(extension))?;
-    for target in loaded.targets.iter().filter(|target| target.policy == policy) {
-        let watched = target.watched.as_ref().map_err(Clone::clone)?;
-        let now = server_now();
-        let what = format!("deadlines of table {} cannot be counted", target.name);
-        let hint = "Give a ttl of thousands of years at most.";
-        in_subtransaction(|| watched.bound(now)).map_err(|failure| failure.of(&what, hint))?;
-    }
-    Ok(())
 }

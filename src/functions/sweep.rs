@@ -8,6 +8,7 @@ use crate::decide::config::Settings;
 use crate::decide::refusal::Refusal;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
+use crate::server::meaning;
 use crate::server::memory::Memory;
 use crate::server::pass::{self, Host, Limits, Stop};
 use crate::server::policies;
@@ -211,7 +212,9 @@ impl Host for Caller<'_> {
             if !stands {
                 return Err(Refusal::PolicyChanged { policy: target.policy }.into());
             }
-            work()
+            let done = work()?;
+            meaning::see_that_it_still_stands(target)?;
+            Ok(done)
         });
         outcome.map_err(Stop::Failed)
     }

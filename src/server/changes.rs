@@ -1,7 +1,7 @@
 //! Whether the catalogue may have changed: how often we were told that something has.
 //!
-//! Whoever changes a relation, its columns, keys, children or owner, a schema, a function, or what
-//! roles may do, has every session forget what it keeps of that, and of a relation even where it
+//! Whoever changes a relation, its columns, keys, children or owner, a schema, a function, a type,
+//! whatever else a filter can name, or what roles may do, has every session forget what it keeps of that, and of a relation even where it
 //! keeps nothing. We are told when a transaction begins, and with each lock.
 
 use pgrx::{pg_guard, pg_sys};
@@ -28,8 +28,15 @@ fn listen() {
             pg_sys::SysCacheIdentifier::NAMESPACEOID,
             pg_sys::SysCacheIdentifier::AUTHOID,
             pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM,
-            // Whose a trigger's function is.
+            // Whose a trigger's function is, and what the names in a filter stand for.
             pg_sys::SysCacheIdentifier::PROCOID,
+            pg_sys::SysCacheIdentifier::OPEROID,
+            pg_sys::SysCacheIdentifier::TYPEOID,
+            pg_sys::SysCacheIdentifier::ENUMOID,
+            pg_sys::SysCacheIdentifier::COLLOID,
+            pg_sys::SysCacheIdentifier::CASTSOURCETARGET,
+            pg_sys::SysCacheIdentifier::TSCONFIGOID,
+            pg_sys::SysCacheIdentifier::TSDICTOID,
         ] {
             pg_sys::CacheRegisterSyscacheCallback(cache as c_int, Some(entry_changed), nothing);
         }

@@ -5,6 +5,7 @@ use super::exit::Functions;
 use super::extension::Extension;
 use super::failure::Failure;
 use super::leadership::{Fence, Leadership};
+use super::meaning;
 use super::pass::{Host, Stop};
 use super::relation::hold_still;
 use super::sandbox::{Restriction, set_locally};
@@ -138,6 +139,7 @@ impl Host for Fenced<'_> {
                 commit_without_waiting();
             }
             let done = work()?;
+            meaning::see_that_it_still_stands(target)?;
             if stamp_due {
                 leadership.stamp()?;
             }

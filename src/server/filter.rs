@@ -4,6 +4,7 @@
 use super::encoding::{decode, encode};
 use super::failure::Failure;
 use super::sandbox::{Restriction, as_owner, set_path, with_plain_input, with_plain_output};
+use super::target::THE_ROW;
 use super::transaction::in_subtransaction;
 use crate::decide::refusal::Refusal;
 use pgrx::{is_a, pg_sys};
@@ -33,9 +34,7 @@ pub fn spelt_out(
                     set_path(path);
                     analyse(relation, filter, None)?
                 }
-                Names::Qualified => {
-                    with_plain_input(|| analyse(relation, filter, Some(super::target::THE_ROW)))?
-                }
+                Names::Qualified => analyse_kept(relation, filter)?,
             };
             // What was kept is taken as it is: a sweep does not ask either.
             if matches!(names, Names::Path(_)) {
@@ -58,6 +57,20 @@ pub fn spelt_out(
         };
         Ok(decode(text))
     })
+}
+
+/// `filter` of the table `relation`, which was spelt out, as PostgreSQL understands it now. The table is
+/// locked already; should it be no filter any more, the transaction is to be rolled back.
+pub fn analysed(
+    relation: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    filter: &str,
+) -> Result<*mut pg_sys::Node, Failure> {
+    as_owner(owner, Restriction::Full, || analyse_kept(relation, filter))
+}
+
+fn analyse_kept(relation: pg_sys::Oid, filter: &str) -> Result<*mut pg_sys::Node, Failure> {
+    with_plain_input(|| analyse(relation, filter, Some(THE_ROW)))
 }
 
 const HINT: &str = "A filter is one boolean expression over the table's own columns, of immutable \

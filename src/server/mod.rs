@@ -13,6 +13,7 @@
 //! | `timeouts` | the two strikes that end a statement |
 //! | `extension` | where the extension lives in this database |
 //! | `policies` | what is watched |
+//! | `meaning` | what the words of a policy stand for |
 //! | `filter` | the filter of a policy, analysed |
 //! | `watchlist` | the policies as they were read last, for as long as they hold |
 //! | `changes` | whether the catalogue may have changed |
@@ -79,6 +80,7 @@ mod leadership;
 pub mod lease_lock;
 mod lease_row;
 mod lease_table;
+pub mod meaning;
 pub mod memory;
 mod moves;
 mod orphans;

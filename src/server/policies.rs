@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::kept;
 use super::sandbox::{self, Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
-use super::target::{Reading, Target, Watched};
+use super::target::{Reading, Target, Watched, Words};
 use crate::decide::deadline::{ColumnType, Deadline};
 use crate::decide::order::children_first;
 use crate::decide::refusal::Refusal;
@@ -75,7 +75,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
             policy,
             relation: required(row.oid(3), "relation")?,
             root: required(row.oid(21), "root")?,
-            reading: Reading { changes, version: required(row.text(23), "version")? },
+            reading: Reading::new(changes, required(row.text(23), "version")?),
             called: name.clone(),
             name,
             owner: required(row.oid(4), "owner")?,
@@ -105,6 +105,20 @@ pub fn still_stands(extension: &Extension, target: &Target) -> Result<bool, Fail
     let policy = [Arg::Int8(target.policy)];
     let now = kept::query_newest(&statement, &policy, |row| Ok(row.text(1)))?;
     Ok(now.into_iter().flatten().next().as_ref() == Some(&target.reading.version))
+}
+
+/// Keeps what the words of the policy of `target` stand for, where it was given in a catalogue that is
+/// not this one; unless somebody alters it just now.
+pub fn keep_meaning(extension: &Extension, target: &Target) -> Result<(), Failure> {
+    let Some(meaning) = target.reading.to_keep.take() else { return Ok(()) };
+    let statement = extension.sql(include_str!("../../sql/policy/keep_meaning.sql"));
+    let args = [
+        Arg::Int8(target.policy),
+        Arg::Text(&target.reading.version),
+        Arg::Text(&meaning.to_string()),
+    ];
+    sql::execute(&statement, &args)?;
+    Ok(())
 }
 
 /// Has a table that several policies watch called by each of them.
@@ -142,7 +156,7 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
         return Err(Refusal::TriggerOfAnother { relation: name.into() });
     }
     if row.text(7).as_deref() != Some("expiry") {
-        let shape = Shape::of(name, &columns(row, 24))?;
+        let shape = Shape::of(name, &columns(row, 25))?;
         return Ok(Watched { barrier: Some(shape), ..Watched::column("expires_at") });
     }
     let (column, time_zone) = (row.text(8).unwrap_or_default(), row.text(13));
@@ -160,7 +174,9 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
     {
         return Err(Refusal::FilterOfAnother { relation: name.into() });
     }
-    Ok(Watched { deadline, filter, barrier: None })
+    let root = row.oid(21).unwrap_or(pg_sys::InvalidOid);
+    let words = Some(Words { root, column, meaning: row.text(24) });
+    Ok(Watched { deadline, filter, barrier: None, words })
 }
 
 /// What is counted from `column` of table `relation`, if it can be: the name of its type.

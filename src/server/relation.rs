@@ -9,6 +9,7 @@ use super::changes;
 use super::encoding::decode;
 use super::failure::Failure;
 use super::kept;
+use super::meaning;
 use super::policies;
 use super::sql::{self, Arg};
 use super::target::Target;
@@ -67,6 +68,7 @@ pub fn hold_still(target: &Target, mode: u32) -> Result<Now, Failure> {
     if old || changes::so_far() != target.reading.changes {
         see_that_it_is_still_watched(target)?;
     }
+    meaning::see_that_it_stands(target)?;
     Ok(now)
 }
 

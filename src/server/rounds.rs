@@ -140,6 +140,9 @@ impl Rounds {
             }
             self.one(target, leadership, &sweep, &mut swept);
         }
+        for target in policies.targets.iter().filter(|target| target.reading.has_news()) {
+            in_transaction(|| policies::keep_meaning(extension, target))?;
+        }
         swept.failures_in_a_row = self.troubles.most_in_a_row();
         Ok(swept)
     }

@@ -6,22 +6,40 @@ use super::sql::{self, Arg, required};
 use crate::decide::ServerTime;
 use crate::decide::deadline::Deadline;
 use crate::decide::fault::{Fault, fault};
+use crate::decide::meaning::Meaning;
 use crate::decide::refusal::Refusal;
 use crate::decide::shape::Shape;
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::time::Duration;
 
 /// A table of a policy.
 pub type Key = (i64, pg_sys::Oid);
 
-/// What a policy was read from. Another reading of the same policy is as good, so all are equal.
+/// What a policy was read from, and what was seen of it since. Another reading of the same policy is
+/// as good, so all are equal.
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// How often the catalogue had changed.
     pub changes: u64,
     /// The version of the policy's row.
     pub version: String,
+    /// How often it had changed when the policy's words were seen to stand for what they did.
+    pub understood_at: Cell<Option<u64>>,
+    /// What they stand for, where nothing was kept that could be compared.
+    pub to_keep: Cell<Option<Meaning>>,
+}
+
+impl Reading {
+    pub fn new(changes: u64, version: String) -> Reading {
+        Reading { changes, version, understood_at: Cell::default(), to_keep: Cell::default() }
+    }
+
+    /// Whether there is something to keep.
+    pub fn has_news(&self) -> bool {
+        self.to_keep.get().is_some()
+    }
 }
 
 impl PartialEq for Reading {
@@ -63,6 +81,17 @@ impl Target {
     }
 }
 
+/// The words of a policy, its filter besides: what it goes by is named in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// The watched table.
+    pub root: pg_sys::Oid,
+    /// The column that deadlines are counted from.
+    pub column: String,
+    /// What they stood for when they were given, as it is kept.
+    pub meaning: Option<String>,
+}
+
 /// What a table is called in the statements that a filter is part of. By its own name a filter could
 /// mean the whole row, where it names a column that is no more and was called as its table is.
 pub const THE_ROW: &CStr = c"the row";
@@ -75,12 +104,15 @@ pub struct Watched {
     pub filter: Option<String>,
     /// What it has of the barrier protocol, if it follows that: then each row is told of.
     pub barrier: Option<Shape>,
+    /// What names the deadline and the filter, where that is up to the policy. What was remembered
+    /// or planned while they stood for something else does not hold any more.
+    pub words: Option<Words>,
 }
 
 impl Watched {
     /// The rows that are past a column of type `timestamptz`.
     pub fn column(column: &str) -> Watched {
-        Watched { deadline: Deadline::column(column), filter: None, barrier: None }
+        Watched { deadline: Deadline::column(column), filter: None, barrier: None, words: None }
     }
 
     /// Whether this may be an error that the filter raised for one row, where nothing else would raise

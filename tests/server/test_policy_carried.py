@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from harness import Server, installation
+from harness import Server, installation, wait_until
 from harness.reaper import overdue, wait_for, wait_for_cycles, wait_until_reaped
+from scenery import log
 from scenery.barriers import BY_HAND, adopted, arm, until_empty
 from scenery.policies import add, alter, rows, suspended, until_rows, watched, write
 
@@ -58,6 +59,30 @@ def test_a_dump_carries_every_setting_of_a_policy(make_server: Callable[..., Ser
     # The next policy has an id of its own.
     server.execute("CREATE TABLE new (due timestamptz)", dbname="copy")
     assert server.value("SELECT pg_reaper_add_policy('new', 'due')", dbname="copy") == dropped + 1
+
+
+def test_a_policy_that_was_carried_is_held_to_what_its_words_stand_for_there(make_server: Callable[..., Server]) -> None:
+    server = make_server({"pg_reaper.interval": "50ms"})
+    # Its columns have other numbers when it is made anew.
+    policy = watched(server, "jobs", "id text, gone text, due timestamptz, was text, state text", filter="state = 'done'")
+    server.execute("ALTER TABLE jobs DROP gone")
+    carry(server)
+    meaning = "SELECT meaning FROM pg_reaper_policy WHERE id = %s"
+    given = server.value(meaning, [policy])
+    there = wait_until(
+        lambda: server.value(meaning, [policy], dbname="copy"), lambda there: there != given, "what it means there"
+    )
+    assert there.split()[1] != given.split()[1]
+    dead = "INSERT INTO jobs (id, due, state, was) VALUES ('dead', now(), 'done', 'open')"
+    server.execute(dead, dbname="copy")
+    left = lambda: server.query("SELECT id FROM jobs", dbname="copy")  # noqa: E731
+    wait_until(left, lambda rows: not rows, "the row to go")
+    server.execute(
+        "ALTER TABLE jobs RENAME was TO between", "ALTER TABLE jobs RENAME state TO was",
+        "ALTER TABLE jobs RENAME between TO state", dead, dbname="copy",
+    )  # fmt: skip
+    wait_until(lambda: log.failures(server.log(), "public.jobs"), bool, "the report")
+    assert left() == [("dead",)]
 
 
 def test_a_policy_whose_table_was_dropped_is_not_dumped(make_server: Callable[..., Server]) -> None:

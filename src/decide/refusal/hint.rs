@@ -2,6 +2,11 @@
 
 use super::Refusal;
 
+/// `text` as a literal of SQL.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 impl Refusal {
     /// What to do about it: a whole sentence.
     pub fn hint(&self) -> String {
@@ -54,6 +59,15 @@ impl Refusal {
                  its parent, or let that role be a member of its owner."
                     .into()
             }
+            Refusal::AnotherColumn { policy, column, .. } => format!(
+                "Its column was renamed or dropped, and another has its name now. If that is the one \
+                 to go by, run SELECT pg_reaper_alter_policy({policy}, expires_column => {}).",
+                quoted(column)
+            ),
+            Refusal::AnotherFilter { policy, .. } => format!(
+                "Something that it names was renamed, retyped or made anew. Look at what \
+                 it says, and give it again: SELECT pg_reaper_alter_policy({policy}, filter => '…')."
+            ),
             Refusal::NoPolicy { .. } => {
                 "SELECT * FROM pg_reaper_policies lists those that there are.".into()
             }
