@@ -43,7 +43,7 @@ pub enum Refusal {
     #[error(
         "policy {policy} was given another column \"{column}\" than the one that table {relation} has now"
     )]
-    AnotherColumn { policy: i64, relation: String, column: String },
+    AnotherColumn { policy: i64, relation: String, column: String, filter: bool },
     #[error(
         "the filter of policy {policy} means something else for table {relation} than when it was given: {filter}"
     )]

@@ -2,7 +2,7 @@
 //! for.
 
 use super::watchable::{self, Facts};
-use crate::decide::meaning::{Meaning, Word};
+use crate::decide::meaning::{Kept, Words};
 use crate::decide::refusal::Refusal;
 use crate::server::clock::server_now;
 use crate::server::extension::Extension;
@@ -13,7 +13,7 @@ use crate::server::policies;
 use crate::server::sandbox::{self, Restriction};
 use crate::server::settings::MOST_ROWS;
 use crate::server::sql::{self, Arg, Row};
-use crate::server::target::Words;
+use crate::server::target::Given;
 use crate::server::transaction::in_subtransaction;
 use pgrx::pg_sys;
 use std::ffi::CString;
@@ -35,27 +35,26 @@ pub fn settle(
     let read = |row: &Row| {
         let column = row.text(2);
         let meaning = row.text(16);
-        let words = column.map(|column| Words { root: relation, column, meaning });
-        Ok((invalid(row, &table.name), words, row.text(12)))
+        let given = column.map(|column| Given { root: relation, column, meaning });
+        Ok((invalid(row, &table.name), given, row.text(12)))
     };
     let found = sandbox::as_owner(extension.owner, Restriction::Full, || {
         sql::query(&statement, &[Arg::Int8(policy)], read)
     })?;
-    let Some((invalid, words, mut filter)) = found.into_iter().next() else {
+    let Some((invalid, given, mut filter)) = found.into_iter().next() else {
         return Err(Refusal::NoPolicy { policy }.into());
     };
     invalid?;
-    let Some(words) = words else { return countable(extension, policy) };
+    let Some(given) = given else { return countable(extension, policy) };
     if let Some(written) = &filter {
         let names = path.map_or(Names::Qualified, |path| Names::Path(path));
         filter = Some(filter::spelt_out(relation, &table.name, table.owner, written, names)?);
     }
-    let new = [(Word::Column, column_is_new), (Word::Filter, path.is_some())];
-    let new: Vec<_> = new.into_iter().filter(|(_, new)| *new).map(|(word, _)| word).collect();
-    keep(extension, policy, &table, &words, filter.as_deref(), &new)?;
+    let new = Words { column: column_is_new, filter: path.is_some() };
+    keep(extension, policy, &table, &given, filter.as_deref(), new)?;
     countable(extension, policy)?;
     match column_is_new {
-        true => table.advise_index(relation, &words.column, filter.as_deref()),
+        true => table.advise_index(relation, &given.column, filter.as_deref()),
         false => Ok(()),
     }
 }
@@ -66,18 +65,18 @@ fn keep(
     extension: &Extension,
     policy: i64,
     table: &Facts,
-    words: &Words,
+    given: &Given,
     filter: Option<&str>,
-    new: &[Word],
+    new: Words,
 ) -> Result<(), Failure> {
-    let now = meaning::of(words.root, table.owner, words, filter)?;
-    let kept = words.meaning.as_deref().and_then(Meaning::kept);
-    let meaning = Meaning::after(kept, now, new)
-        .map_err(|word| meaning::lost(word, policy, &table.name, words, filter))?;
+    let now = meaning::of(given.root, &table.name, table.owner, given, filter)?;
+    let kept = given.meaning.as_deref().and_then(Kept::read);
+    let kept = Kept::after(kept, now, new)
+        .map_err(|lost| meaning::lost(lost, policy, &table.name, given, filter))?;
     let statement = extension
         .sql("UPDATE @schema@.pg_reaper_policy SET filter = $2, meaning = $3 WHERE id = $1");
     let filter = filter.map_or(Arg::Raw(pg_sys::TEXTOID, None), Arg::Text);
-    let args = [Arg::Int8(policy), filter, Arg::Text(&meaning.to_string())];
+    let args = [Arg::Int8(policy), filter, Arg::Text(&kept.to_string())];
     sandbox::as_owner(extension.owner, Restriction::Full, || sql::execute(&statement, &args))?;
     Ok(())
 }

@@ -5,7 +5,6 @@ use super::sweep::contained;
 use crate::server::encoding::reportable;
 use crate::server::extension::Extension;
 use crate::server::failure::Failure;
-use crate::server::filter::{self, Names};
 use crate::server::policies;
 use crate::server::relation::hold_still;
 use crate::server::sandbox::{Restriction, as_owner, with_lock_timeout};
@@ -43,11 +42,9 @@ fn trouble(target: &Target) -> Option<String> {
         Ok(watched) => watched,
         Err(refusal) => return Some(refusal.to_string()),
     };
-    let filter = watched.filter.as_ref()?;
-    let looked_at = contained(|| {
-        hold_still(target, pg_sys::AccessShareLock)?;
-        filter::spelt_out(target.relation, &target.name, target.owner, filter, Names::Qualified)
-    });
+    // Those of barriers go by the protocol.
+    watched.given.as_ref()?;
+    let looked_at = contained(|| hold_still(target, pg_sys::AccessShareLock));
     // Of a table that somebody holds locked nothing can be told.
     let failure = looked_at.err().filter(|failure| !failure.is_lock())?;
     Some(failure.message)

@@ -84,7 +84,8 @@ fn sweep(asked: Option<Asked>, max_rows: Option<i64>) -> Result<i64, Failure> {
                 Ok(()) => {}
             }
         }
-        Ok(())
+        // Another version of a policy, so not before all its leaves are done.
+        targets.iter().try_for_each(|target| policies::keep_meaning(&extension, target))
     })?;
     Ok(i64::try_from(host.reaped).unwrap_or(i64::MAX))
 }

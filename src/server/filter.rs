@@ -27,27 +27,7 @@ pub fn spelt_out(
     filter: &str,
     names: Names,
 ) -> Result<String, Failure> {
-    let analysed = in_subtransaction(|| {
-        as_owner(owner, Restriction::Full, || {
-            let expression = match names {
-                Names::Path(path) => {
-                    set_path(path);
-                    analyse(relation, filter, None)?
-                }
-                Names::Qualified => analyse_kept(relation, filter)?,
-            };
-            // What was kept is taken as it is: a sweep does not ask either.
-            if matches!(names, Names::Path(_)) {
-                check(expression)?;
-            }
-            Ok(expression)
-        })
-    });
-    let expression = analysed.map_err(|mut failure| {
-        // What the parser takes it for.
-        failure.message = failure.message.replace("index predicate", "filter");
-        failure.of(&format!("filter of table {name} cannot be used"), HINT)
-    })?;
+    let expression = analysed(relation, name, owner, filter, names)?;
     // Under the pinned path, so that whatever is not PostgreSQL's own is qualified.
     with_plain_output(|| {
         // SAFETY: the tree was made in this memory context; a palloc'd string comes back.
@@ -59,18 +39,34 @@ pub fn spelt_out(
     })
 }
 
-/// `filter` of the table `relation`, which was spelt out, as PostgreSQL understands it now. The table is
-/// locked already; should it be no filter any more, the transaction is to be rolled back.
+/// `filter` as PostgreSQL understands it now, as its owner; or why it does not qualify.
 pub fn analysed(
     relation: pg_sys::Oid,
+    name: &str,
     owner: pg_sys::Oid,
     filter: &str,
+    names: Names,
 ) -> Result<*mut pg_sys::Node, Failure> {
-    as_owner(owner, Restriction::Full, || analyse_kept(relation, filter))
-}
-
-fn analyse_kept(relation: pg_sys::Oid, filter: &str) -> Result<*mut pg_sys::Node, Failure> {
-    with_plain_input(|| analyse(relation, filter, Some(THE_ROW)))
+    let analysed = in_subtransaction(|| {
+        as_owner(owner, Restriction::Full, || match names {
+            Names::Path(path) => {
+                set_path(path);
+                let expression = analyse(relation, filter, None)?;
+                check(expression)?;
+                Ok(expression)
+            }
+            // What was kept is taken as it is: a sweep does not ask either.
+            Names::Qualified => with_plain_input(|| analyse(relation, filter, Some(THE_ROW))),
+        })
+    });
+    analysed.map_err(|mut failure| {
+        if failure.is_cancel() || failure.is_lock() {
+            return failure;
+        }
+        // What the parser takes it for.
+        failure.message = failure.message.replace("index predicate", "filter");
+        failure.of(&format!("filter of table {name} cannot be used"), HINT)
+    })
 }
 
 const HINT: &str = "A filter is one boolean expression over the table's own columns, of immutable \

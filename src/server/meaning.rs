@@ -1,12 +1,13 @@
 //! What the words of a policy stand for now: see [`crate::decide::meaning`].
 
 use super::changes;
-use super::encoding::encode;
+use super::encoding::{decode, encode};
 use super::failure::Failure;
-use super::filter;
-use super::target::{Target, Words};
+use super::filter::{self, Names};
+use super::prepared;
+use super::target::{Given, Target};
 use crate::decide::fault::{Fault, fault};
-use crate::decide::meaning::{Meaning, Origin, Word};
+use crate::decide::meaning::{Kept, Meaning, Origin, Words};
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_int};
@@ -16,21 +17,27 @@ unsafe extern "C" {
     fn hash_bytes_extended(bytes: *const u8, len: c_int, seed: u64) -> u64;
 }
 
-/// What the words of a policy stand for, read from `relation`: the watched table or, locked, a leaf
-/// of it, whose columns cannot be renamed then, nor those of the watched table by the same names.
+/// What the words of a policy stand for, read from `relation`, called `name`: the watched table or,
+/// locked, a leaf of it, whose columns cannot be renamed then, nor those of the watched table by the same
+/// names.
 pub fn of(
     relation: pg_sys::Oid,
+    name: &str,
     owner: pg_sys::Oid,
-    words: &Words,
+    given: &Given,
     filter: Option<&str>,
 ) -> Result<Meaning, Failure> {
-    let column = encode(&words.column);
+    let column = encode(&given.column);
     // SAFETY: reads a variable of the server, and looks into the catalogue, in a transaction.
     let (system, column) =
-        unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::get_attnum(words.root, column.as_ptr())) };
-    let digest = |filter| digest(relation, owner, words.root, filter);
+        unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::get_attnum(given.root, column.as_ptr())) };
+    if column <= 0 {
+        let (relation, column) = (name.to_owned(), given.column.clone());
+        return Err(Refusal::NoDeadline { relation, column }.into());
+    }
+    let digest = |filter| digest(relation, name, owner, given.root, filter);
     Ok(Meaning {
-        origin: Origin { system, relation: words.root.to_u32() },
+        origin: Origin { system, relation: given.root.to_u32() },
         column,
         filter: filter.map(digest).transpose()?,
     })
@@ -40,20 +47,23 @@ pub fn of(
 /// stood for when they were given. It is looked at again only when the catalogue may have changed.
 pub fn see_that_it_stands(target: &Target) -> Result<(), Failure> {
     let Ok(watched) = &target.watched else { return Ok(()) };
-    let Some(words) = &watched.words else { return Ok(()) };
+    let Some(given) = &watched.given else { return Ok(()) };
     let filter = watched.filter.as_deref();
     // Before anything is read.
     let changes = Some(changes::so_far());
     if target.reading.understood_at.get() == changes {
         return Ok(());
     }
-    let now = of(target.relation, target.owner, words, filter)?;
-    let kept = words.meaning.as_deref().and_then(Meaning::kept);
-    if let Some(word) = kept.and_then(|kept| kept.lost(&now)) {
-        return Err(lost(word, target.policy, &target.name, words, filter).into());
+    let now = of(target.relation, &target.name, target.owner, given, filter)?;
+    let kept = given.meaning.as_deref().and_then(Kept::read);
+    let held_to = Kept::held_to(kept, now);
+    if kept != Some(held_to) {
+        target.reading.to_keep.set(Some(held_to));
     }
-    if !kept.is_some_and(|kept| kept.tells_of(&now)) {
-        target.reading.to_keep.set(Some(now));
+    if held_to.lost != Words::NONE {
+        // One may have been made for what the words stand for now, and would outlast it.
+        prepared::plan_anew();
+        return Err(lost(held_to.lost, target.policy, &target.name, given, filter).into());
     }
     target.reading.understood_at.set(changes);
     Ok(())
@@ -66,18 +76,19 @@ pub fn see_that_it_still_stands(target: &Target) -> Result<(), Failure> {
     see_that_it_stands(target)
 }
 
-/// That `word` of a policy stands for something else than when it was given.
+/// That words of a policy stand for something else than when they were given.
 pub fn lost(
-    word: Word,
+    words: Words,
     policy: i64,
     relation: &str,
-    words: &Words,
+    given: &Given,
     filter: Option<&str>,
 ) -> Refusal {
     let relation = relation.to_owned();
-    match word {
-        Word::Column => Refusal::AnotherColumn { policy, relation, column: words.column.clone() },
-        Word::Filter => {
+    let column = given.column.clone();
+    match words.column {
+        true => Refusal::AnotherColumn { policy, relation, column, filter: words.filter },
+        false => {
             let filter = filter.unwrap_or_default().to_owned();
             Refusal::AnotherFilter { policy, relation, filter }
         }
@@ -90,18 +101,20 @@ pub fn lost(
 /// is PostgreSQL's own, of 64 bits.
 fn digest(
     relation: pg_sys::Oid,
+    name: &str,
     owner: pg_sys::Oid,
     root: pg_sys::Oid,
     filter: &str,
 ) -> Result<u64, Failure> {
-    let expression = filter::analysed(relation, owner, filter).map_err(of_the_table)?;
+    let expression =
+        filter::analysed(relation, name, owner, filter, Names::Qualified).map_err(of_the_table)?;
     // SAFETY: the tree is in this memory context, as is what is made of it; the string is
     // NUL-terminated.
     let tree = unsafe {
-        let expression = with_columns_of(expression, relation, root);
+        let expression = with_columns_of(expression, relation, root)?;
         CStr::from_ptr(pg_sys::nodeToString(expression.cast())).to_bytes()
     };
-    let tree = without_locations(tree);
+    let tree = essence(tree);
     // SAFETY: reads as many bytes as there are.
     Ok(unsafe { hash_bytes_extended(tree.as_ptr(), tree.len() as c_int, 0) })
 }
@@ -123,9 +136,9 @@ unsafe fn with_columns_of(
     expression: *mut pg_sys::Node,
     relation: pg_sys::Oid,
     root: pg_sys::Oid,
-) -> *mut pg_sys::Node {
+) -> Result<*mut pg_sys::Node, Failure> {
     if relation == root {
-        return expression;
+        return Ok(expression);
     }
     // SAFETY: the map has room for each column that the expression names, and a filter names no
     // system column and not the whole row.
@@ -135,27 +148,35 @@ unsafe fn with_columns_of(
         let least = pg_sys::FirstLowInvalidHeapAttributeNumber;
         let last = pg_sys::bms_prev_member(columns, -1) + least;
         if last <= 0 {
-            return expression;
+            return Ok(expression);
         }
         let map = pg_sys::make_attrmap(last);
         for column in 1..=last {
-            let name = pg_sys::get_attname(relation, column as i16, true);
-            let found = if name.is_null() { 0 } else { pg_sys::get_attnum(root, name) };
-            // One that only the leaf has is none that the filter was given for.
-            *(*map).attnums.add(column as usize - 1) = if found > 0 { found } else { i16::MAX };
+            if !pg_sys::bms_is_member(column - least, columns) {
+                continue;
+            }
+            let called = pg_sys::get_attname(relation, column as i16, false);
+            let found = pg_sys::get_attnum(root, called);
+            if found <= 0 {
+                let column = decode(CStr::from_ptr(called));
+                let why = format!("the watched table has no column \"{column}\"");
+                return Err(Refusal::BadFilter { why }.into());
+            }
+            *(*map).attnums.add(column as usize - 1) = found;
         }
-        let mut whole_row = false;
-        pg_sys::map_variable_attnos(expression, 1, 0, map, pg_sys::InvalidOid, &raw mut whole_row)
+        let (row, mut whole_row) = (pg_sys::InvalidOid, false);
+        Ok(pg_sys::map_variable_attnos(expression, 1, 0, map, row, &raw mut whole_row))
     }
 }
 
-/// A tree without what tells where in the text each node stood, as newer versions write it anyway.
-fn without_locations(tree: &[u8]) -> Vec<u8> {
-    const LOCATION: &[u8] = b":location ";
+/// A tree without what it means the same without: where in the text each node stood, which newer versions
+/// do not write anyway, and how long the values of a column may be.
+fn essence(tree: &[u8]) -> Vec<u8> {
+    const LEFT_OUT: [&[u8]; 2] = [b":location ", b":vartypmod "];
     let mut rest = tree;
     let mut kept = Vec::with_capacity(tree.len());
     while let Some((&first, after)) = rest.split_first() {
-        match rest.strip_prefix(LOCATION) {
+        match LEFT_OUT.iter().find_map(|field| rest.strip_prefix(*field)) {
             // A name in the tree has its blanks escaped, so this is no name.
             Some(number) => {
                 let is_part = |byte: &u8| *byte == b'-' || byte.is_ascii_digit();

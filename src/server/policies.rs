@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::kept;
 use super::sandbox::{self, Restriction, as_owner};
 use super::sql::{self, Arg, Row, required};
-use super::target::{Reading, Target, Watched, Words};
+use super::target::{Given, Reading, Target, Watched};
 use crate::decide::deadline::{ColumnType, Deadline};
 use crate::decide::order::children_first;
 use crate::decide::refusal::Refusal;
@@ -107,17 +107,18 @@ pub fn still_stands(extension: &Extension, target: &Target) -> Result<bool, Fail
     Ok(now.into_iter().flatten().next().as_ref() == Some(&target.reading.version))
 }
 
-/// Keeps what the words of the policy of `target` stand for, where it was given in a catalogue that is
-/// not this one; unless somebody alters it just now.
+/// Keeps what was seen of the words of the policy of `target`: what they stand for, where they were
+/// given in a catalogue that is not this one, or that they have lost it; unless somebody alters it just
+/// now.
 pub fn keep_meaning(extension: &Extension, target: &Target) -> Result<(), Failure> {
-    let Some(meaning) = target.reading.to_keep.take() else { return Ok(()) };
+    let Some(kept) = target.reading.to_keep.take() else { return Ok(()) };
     let statement = extension.sql(include_str!("../../sql/policy/keep_meaning.sql"));
     let args = [
         Arg::Int8(target.policy),
         Arg::Text(&target.reading.version),
-        Arg::Text(&meaning.to_string()),
+        Arg::Text(&kept.to_string()),
     ];
-    sql::execute(&statement, &args)?;
+    as_owner(extension.owner, Restriction::Full, || sql::execute(&statement, &args))?;
     Ok(())
 }
 
@@ -175,8 +176,8 @@ fn watched(row: &Row, name: &str) -> Result<Watched, Refusal> {
         return Err(Refusal::FilterOfAnother { relation: name.into() });
     }
     let root = row.oid(21).unwrap_or(pg_sys::InvalidOid);
-    let words = Some(Words { root, column, meaning: row.text(24) });
-    Ok(Watched { deadline, filter, barrier: None, words })
+    let given = Some(Given { root, column, meaning: row.text(24) });
+    Ok(Watched { deadline, filter, barrier: None, given })
 }
 
 /// What is counted from `column` of table `relation`, if it can be: the name of its type.

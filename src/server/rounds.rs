@@ -24,6 +24,7 @@ use crate::decide::config::Settings;
 use crate::decide::rate::Rate;
 use crate::decide::rest::Pacing;
 use crate::decide::rota::{self, Visit};
+use pgrx::PgLogLevel;
 use std::collections::{HashMap, HashSet};
 
 /// What the sweeps of one worker remember.
@@ -141,7 +142,11 @@ impl Rounds {
             self.one(target, leadership, &sweep, &mut swept);
         }
         for target in policies.targets.iter().filter(|target| target.reading.has_news()) {
-            in_transaction(|| policies::keep_meaning(extension, target))?;
+            if let Err(failure) = in_transaction(|| policies::keep_meaning(extension, target)) {
+                let what = format!("what policy {} is held to could not be kept", target.policy);
+                let message = format!("pg_reaper: {what}: {}", failure.message);
+                failure.report_as(PgLogLevel::WARNING, message);
+            }
         }
         swept.failures_in_a_row = self.troubles.most_in_a_row();
         Ok(swept)
@@ -228,6 +233,8 @@ impl Rounds {
                     target.called
                 ));
             }
+            // It may be for what was altered that this one failed.
+            Err(Stop::Failed(_)) if altered(extension, target) => swept.clean = false,
             // The next sweep ends its policy.
             Err(Stop::Failed(_)) if relation::is_gone(target.relation) => swept.clean = false,
             Err(Stop::Failed(failure)) => {
@@ -240,6 +247,11 @@ impl Rounds {
             }
         }
     }
+}
+
+/// Whether the policy of `target` was altered or dropped since it was read.
+fn altered(extension: &Extension, target: &Target) -> bool {
+    in_transaction(|| policies::still_stands(extension, target)).is_ok_and(|stands| !stands)
 }
 
 /// Both rules of one table; returns how far it came, and when it wants to be visited again.

@@ -6,7 +6,7 @@ use super::sql::{self, Arg, required};
 use crate::decide::ServerTime;
 use crate::decide::deadline::Deadline;
 use crate::decide::fault::{Fault, fault};
-use crate::decide::meaning::Meaning;
+use crate::decide::meaning::Kept;
 use crate::decide::refusal::Refusal;
 use crate::decide::shape::Shape;
 use pgrx::pg_sys;
@@ -27,8 +27,8 @@ pub struct Reading {
     pub version: String,
     /// How often it had changed when the policy's words were seen to stand for what they did.
     pub understood_at: Cell<Option<u64>>,
-    /// What they stand for, where nothing was kept that could be compared.
-    pub to_keep: Cell<Option<Meaning>>,
+    /// What is to be kept of them instead of what was.
+    pub to_keep: Cell<Option<Kept>>,
 }
 
 impl Reading {
@@ -81,9 +81,9 @@ impl Target {
     }
 }
 
-/// The words of a policy, its filter besides: what it goes by is named in them.
+/// What the words of a policy are about, its filter besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Words {
+pub struct Given {
     /// The watched table.
     pub root: pg_sys::Oid,
     /// The column that deadlines are counted from.
@@ -106,13 +106,13 @@ pub struct Watched {
     pub barrier: Option<Shape>,
     /// What names the deadline and the filter, where that is up to the policy. What was remembered
     /// or planned while they stood for something else does not hold any more.
-    pub words: Option<Words>,
+    pub given: Option<Given>,
 }
 
 impl Watched {
     /// The rows that are past a column of type `timestamptz`.
     pub fn column(column: &str) -> Watched {
-        Watched { deadline: Deadline::column(column), filter: None, barrier: None, words: None }
+        Watched { deadline: Deadline::column(column), filter: None, barrier: None, given: None }
     }
 
     /// Whether this may be an error that the filter raised for one row, where nothing else would raise

@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from harness import Server, installation, wait_until
-from harness.reaper import overdue, wait_for, wait_for_cycles, wait_until_reaped
+from harness.reaper import overdue, status, wait_for, wait_for_cycles, wait_until_reaped
 from scenery import log
 from scenery.barriers import BY_HAND, adopted, arm, until_empty
 from scenery.policies import add, alter, rows, suspended, until_rows, watched, write
@@ -17,6 +18,12 @@ POLICIES = (
     "SELECT id, relation::text, kind, builtin, name, expires_column::text, ttl, filter, time_zone, batch_size, rate_limit,"
     " sweep_interval, stuck_timeout, enabled FROM pg_reaper_policy ORDER BY id"
 )
+
+
+SWAP = (
+    "ALTER TABLE jobs RENAME was TO aside", "ALTER TABLE jobs RENAME state TO was", "ALTER TABLE jobs RENAME aside TO state",
+)  # fmt: skip
+WIDE = "id text, due timestamptz, was text, state text"
 
 
 def program(name: str, *args: str, **kwargs: str) -> str:
@@ -77,12 +84,36 @@ def test_a_policy_that_was_carried_is_held_to_what_its_words_stand_for_there(mak
     server.execute(dead, dbname="copy")
     left = lambda: server.query("SELECT id FROM jobs", dbname="copy")  # noqa: E731
     wait_until(left, lambda rows: not rows, "the row to go")
-    server.execute(
-        "ALTER TABLE jobs RENAME was TO between", "ALTER TABLE jobs RENAME state TO was",
-        "ALTER TABLE jobs RENAME between TO state", dead, dbname="copy",
-    )  # fmt: skip
+    server.execute("BEGIN", *SWAP, dead, "COMMIT", dbname="copy")
     wait_until(lambda: log.failures(server.log(), "public.jobs"), bool, "the report")
     assert left() == [("dead",)]
+
+
+def test_a_sweep_by_hand_holds_it_to_that_as_well(make_server: Callable[..., Server]) -> None:
+    server = make_server(BY_HAND)
+    policy = watched(server, "jobs", WIDE, filter="state = 'done'")
+    carry(server)
+    by_hand = "SELECT pg_reaper_sweep(policy => %s)"
+    assert server.value(by_hand, [policy], dbname="copy") == 0
+    server.execute(*SWAP, "INSERT INTO jobs (id, due, state) VALUES ('kept', now(), 'done')", dbname="copy")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="means something else"):
+        server.value(by_hand, [policy], dbname="copy")
+
+
+def test_a_policy_that_is_not_what_it_was_given_for_is_not_trusted_elsewhere(make_server: Callable[..., Server]) -> None:
+    server = make_server({"pg_reaper.interval": "50ms"})
+    policy = watched(server, "jobs", WIDE, filter="state = 'done'")
+    server.execute("BEGIN", *SWAP, "INSERT INTO jobs (id, due, state) VALUES ('kept', now(), 'done')", "COMMIT")
+    meaning = "SELECT meaning FROM pg_reaper_policy WHERE id = %s"
+    wait_until(lambda: server.value(meaning, [policy]), lambda kept: kept.endswith("filter-lost"), "that to be kept")
+    carry(server)
+    there = "SELECT suspended FROM pg_reaper_policies WHERE policy = %s"
+    assert "means something else" in server.value(there, [policy], dbname="copy")
+    wait_until(lambda: status(server, "copy").errors, bool, "the worker there to say so")
+    left = lambda: server.query("SELECT id FROM jobs", dbname="copy")  # noqa: E731
+    assert left() == [("kept",)]
+    server.query("SELECT pg_reaper_alter_policy(%s, filter => %s)", [policy, "state = 'done'"], dbname="copy")
+    wait_until(left, lambda rows: not rows, "the row to go")
 
 
 def test_a_policy_whose_table_was_dropped_is_not_dumped(make_server: Callable[..., Server]) -> None:

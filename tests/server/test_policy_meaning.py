@@ -164,11 +164,12 @@ def test_a_change_that_no_worker_has_seen_is_seen_by_the_next(server: Server, na
     ids=["swapped", "made anew"],
 )
 def test_a_deadline_that_another_column_has_taken_the_name_of_reaps_nothing(server: Server, change: str) -> None:
-    policy = add(server, "jobs", "later", filter="state = 'open'")
+    policy = add(server, "jobs", "later")
     server.execute(KEPT)
     wait_for_cycles(server)
     server.execute(change)
     report = told(server, policy)
+    assert "was given another column" in (suspended(server, policy) or "")
     assert f'policy {policy} was given another column "later"' in report.message
     assert f"pg_reaper_alter_policy({policy}, expires_column => 'later')" in report.hint
     assert rows(server, "jobs") == ["kept"]
@@ -176,6 +177,67 @@ def test_a_deadline_that_another_column_has_taken_the_name_of_reaps_nothing(serv
         alter(server, policy, filter="state = 'open'")
     alter(server, policy, expires_column="later")
     until_rows(server, "jobs")
+
+
+def test_where_both_have_changed_hands_both_are_to_be_given(server: Server) -> None:
+    policy = add(server, "jobs", "later", filter="state = 'done'")
+    both_swapped = [FILTERS["columns"][1], swapped("ALTER TABLE jobs RENAME {} TO {}", "due", "later")]
+    server.execute("BEGIN", *both_swapped, "COMMIT")
+    report = told(server, policy)
+    assert f"pg_reaper_alter_policy({policy}, expires_column => 'later', filter => '…')" in report.hint
+    for one in ({"expires_column": "later"}, {"filter": "state = 'done'"}):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            alter(server, policy, **one)
+    alter(server, policy, expires_column="later", filter="state = 'done'")
+    assert suspended(server, policy) is None
+
+
+def test_who_gives_the_words_anew_with_the_change_has_no_failure(server: Server) -> None:
+    policy = add(server, "jobs", filter="state = 'done'")
+    server.execute(DEAD)
+    until_rows(server, "jobs")
+    with server.connect() as session:
+        session.execute("BEGIN")
+        session.execute(FILTERS["columns"][1])
+        session.execute("SELECT pg_reaper_alter_policy(%s, filter => %s)", [policy, "was = 'done'"])
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        wait_until(lambda: server.value(waiting), bool, "the worker to wait")
+        session.execute("COMMIT")
+    server.execute("INSERT INTO jobs (id, due, state) VALUES ('kept', now(), 'done')")
+    server.execute("INSERT INTO jobs (id, due, was) VALUES ('dead', now(), 'done')")
+    until_rows(server, "jobs", "kept")
+    assert log.failures(server.log(), "public.jobs") == []
+
+
+def test_longer_values_mean_the_same(server: Server) -> None:
+    server.execute("ALTER TABLE jobs ADD short varchar(4) DEFAULT 'done'")
+    policy = add(server, "jobs", filter="short = 'done'")
+    server.execute("ALTER TABLE jobs ALTER short TYPE varchar(40)")
+    alter(server, policy, batch_size=7)
+    assert suspended(server, policy) is None
+    write(server, "jobs", "dead")
+    until_rows(server, "jobs")
+
+
+def test_what_is_kept_is_the_same_when_it_is_spelt_out_again(server: Server) -> None:
+    filter = "state IN ('done', 'over') AND (was BETWEEN 'a' AND 'z' OR mood = 'done' AND NOT id LIKE 'x%')"
+    policy = add(server, "jobs", filter=filter)
+    kept = "SELECT filter, meaning FROM pg_reaper_policy WHERE id = %s"
+    before = server.query(kept, [policy])
+    for size in (7, 8):
+        alter(server, policy, batch_size=size)
+    assert server.query(kept, [policy]) == before
+
+
+def test_a_label_that_is_no_more_is_the_fault_of_no_row(server: Server) -> None:
+    policy = add(server, "jobs", filter="mood = 'done'")
+    server.execute("BEGIN", KEPT, DEAD, "ALTER TYPE mood RENAME VALUE 'done' TO 'over'", "COMMIT")
+    (report, *_) = wait_until(lambda: log.failures(server.log(), "public.jobs"), bool, "the report")
+    assert 'invalid input value for enum public.mood: "done"' in report.message
+    assert report.detail == "SQLSTATE 42P17."
+    assert "filter of table public.jobs cannot be used" in (suspended(server, policy) or "")
+    assert server.value("SELECT count(*) FROM pg_reaper_quarantine") == 0
+    assert rows(server, "jobs") == ["dead", "kept"]
 
 
 def test_a_change_that_a_sweep_has_waited_for_is_seen_by_it(server: Server) -> None:

@@ -59,11 +59,14 @@ impl Refusal {
                  its parent, or let that role be a member of its owner."
                     .into()
             }
-            Refusal::AnotherColumn { policy, column, .. } => format!(
-                "Its column was renamed or dropped, and another has its name now. If that is the one \
-                 to go by, run SELECT pg_reaper_alter_policy({policy}, expires_column => {}).",
-                quoted(column)
-            ),
+            Refusal::AnotherColumn { policy, column, filter, .. } => {
+                let filter = if *filter { ", filter => '…'" } else { "" };
+                format!(
+                    "Its column was renamed or dropped, and another has its name now. If that is the one \
+                     to go by, run SELECT pg_reaper_alter_policy({policy}, expires_column => {}{filter}).",
+                    quoted(column)
+                )
+            }
             Refusal::AnotherFilter { policy, .. } => format!(
                 "Something that it names was renamed, retyped or made anew. Look at what \
                  it says, and give it again: SELECT pg_reaper_alter_policy({policy}, filter => '…')."
