@@ -9,9 +9,7 @@ import psycopg
 import pytest
 
 from harness import Server
-from harness.reaper import (
-    PATIENT, Gate, barriers, overdue, status, until_counted, wait_for, wait_for_sweep, wait_until_reaped,
-)  # fmt: skip
+from harness.reaper import PATIENT, Gate, barriers, overdue, status, wait_for, wait_for_sweep, wait_until_reaped
 
 ORPHANS = [f"orphan {n}" for n in range(100)]
 
@@ -78,7 +76,8 @@ def test_a_sweep_by_function_takes_what_the_worker_is_not_at(make_server: Callab
     assert 90 <= by_function <= 100
     gate.open()
     wait_until_reaped(server, "gate")
-    until_counted(server, 101 - by_function)
+    wait_for_sweep(server)
+    assert status(server).rows_reaped == 101 - by_function
 
 
 def caller_with_an_old_snapshot(server: Server) -> psycopg.Connection:

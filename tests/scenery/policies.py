@@ -10,6 +10,11 @@ COLUMNS = "id text, due timestamptz, state text DEFAULT 'open'"
 # The same, with a primary key.
 KEYED = "id text PRIMARY KEY, due timestamptz, state text DEFAULT 'open'"
 
+WAITS = (
+    "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE a.backend_type = 'pg_reaper worker' AND NOT l.granted"
+)
+
 
 def go(server: Server) -> None:
     """Has a worker begin that idles until then."""
@@ -67,3 +72,13 @@ def shown(server: Server, policy: int, key: str = "id", **where: Any) -> list[st
     """What of each row the preview shows, in its order."""
     statement = "SELECT row_data ->> %s FROM pg_reaper_preview(%s, NULL)"
     return [value for (value,) in server.query(statement, [key, policy], **where)]
+
+
+def change_while_it_waits(server: Server, leaf: str, change: str) -> None:
+    """Has the worker wait for a table, and come to it when that has changed."""
+    with server.connect() as session:
+        session.execute("BEGIN")
+        session.execute(f"LOCK TABLE {leaf} IN ACCESS EXCLUSIVE MODE")
+        session.execute(change)
+        wait_until(lambda: server.value(WAITS), description="the worker to wait")
+        session.execute("COMMIT")

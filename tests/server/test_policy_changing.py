@@ -10,12 +10,7 @@ import pytest
 
 from harness import Server, wait_until
 from harness.reaper import PATIENT, status, wait_for_cycles
-from scenery.policies import COLUMNS, add, alter, rows, suspended, sweep, until_rows, watched, write
-
-WAITS = (
-    "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-    " WHERE a.backend_type = 'pg_reaper worker' AND NOT l.granted"
-)
+from scenery.policies import COLUMNS, add, alter, change_while_it_waits, rows, suspended, sweep, until_rows, watched, write
 
 # What a user may do to a policy so that a row which is due is not due any more.
 SPARES = {
@@ -24,16 +19,6 @@ SPARES = {
     "later": "pg_reaper_alter_policy({}, ttl => '1 day')",
     "narrower": "pg_reaper_alter_policy({}, filter => $$state = 'done'$$)",
 }
-
-
-def change_while_it_waits(server: Server, leaf: str, change: str) -> None:
-    """Has the worker wait for a table, and come to it when that has changed."""
-    with server.connect() as session:
-        session.execute("BEGIN")
-        session.execute(f"LOCK TABLE {leaf} IN ACCESS EXCLUSIVE MODE")
-        session.execute(change)
-        wait_until(lambda: server.value(WAITS), description="the worker to wait")
-        session.execute("COMMIT")
 
 
 @pytest.mark.parametrize("leaf", ["partition", "child"])

@@ -11,7 +11,8 @@ import pytest
 from harness import Server, wait_until
 from harness.reaper import wait_for, wait_for_cycles
 from scenery import log
-from scenery.policies import add, alter, rows, shown, suspended, sweep, until_rows, watched, write
+from scenery.busy import Brake
+from scenery.policies import add, alter, change_while_it_waits, rows, shown, suspended, sweep, until_rows, watched, write
 
 SCENE = (
     "CREATE TYPE mood AS ENUM ('done', 'open')",
@@ -196,13 +197,8 @@ def test_who_gives_the_words_anew_with_the_change_has_no_failure(server: Server)
     policy = add(server, "jobs", filter="state = 'done'")
     server.execute(DEAD)
     until_rows(server, "jobs")
-    with server.connect() as session:
-        session.execute("BEGIN")
-        session.execute(FILTERS["columns"][1])
-        session.execute("SELECT pg_reaper_alter_policy(%s, filter => %s)", [policy, "was = 'done'"])
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        wait_until(lambda: server.value(waiting), bool, "the worker to wait")
-        session.execute("COMMIT")
+    anew = f"SELECT pg_reaper_alter_policy({policy}, filter => $$was = 'done'$$)"
+    change_while_it_waits(server, "jobs", f"{FILTERS['columns'][1]}; {anew}")
     server.execute("INSERT INTO jobs (id, due, state) VALUES ('kept', now(), 'done')")
     server.execute("INSERT INTO jobs (id, due, was) VALUES ('dead', now(), 'done')")
     until_rows(server, "jobs", "kept")
@@ -244,13 +240,8 @@ def test_a_change_that_a_sweep_has_waited_for_is_seen_by_it(server: Server) -> N
     policy = add(server, "jobs", filter="state = 'done'")
     server.execute(DEAD)
     until_rows(server, "jobs")
-    with server.connect() as session:
-        session.execute("BEGIN")
-        session.execute(FILTERS["columns"][1])
-        session.execute(KEPT.replace("'open', 'done'", "'done', 'open'", 1))
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        wait_until(lambda: server.value(waiting), bool, "the worker to wait")
-        session.execute("COMMIT")
+    kept = KEPT.replace("'open', 'done'", "'done', 'open'", 1)
+    change_while_it_waits(server, "jobs", f"{FILTERS['columns'][1]}; {kept}")
     told(server, policy)
     assert rows(server, "jobs") == ["kept"]
 
@@ -259,14 +250,8 @@ def test_a_change_that_a_sweep_has_waited_for_is_seen_by_it(server: Server) -> N
 def test_a_batch_under_way_when_a_function_changes_hands_is_taken_back(server: Server, by_hand: bool) -> None:
     """It may have been planned before or after."""
     policy = add(server, "jobs", filter="over(state)", enabled=not by_hand)
-    server.execute(
-        "CREATE TABLE gate ()",
-        "INSERT INTO gate DEFAULT VALUES",
-        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " WHILE EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN OLD; END $$",
-        "CREATE TRIGGER wait BEFORE DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION wait()",
-        DEAD,
-    )
+    brake = Brake(server, "jobs")
+    server.execute(DEAD)
     asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     with ThreadPoolExecutor() as pool:
         if by_hand:
@@ -275,7 +260,8 @@ def test_a_batch_under_way_when_a_function_changes_hands_is_taken_back(server: S
             alter(server, policy, enabled=True)
             swept = pool.submit(sweep, server, policy)
         wait_until(lambda: server.value(asleep), bool, "the batch to be under way")
-        server.execute(FILTERS["functions"][1], "DELETE FROM gate")
+        server.execute(FILTERS["functions"][1])
+        brake.release()
         if by_hand:
             with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="means something else"):
                 swept.result()
