@@ -241,7 +241,7 @@ fn tell(
     let more = fresh.len() - one_by_one;
     if more > 0 {
         let (s, go) = if more == 1 { ("", "goes") } else { ("s", "go") };
-        let besides = if one_by_one > 0 { "more " } else { "" };
+        let besides = if pass.told > 0 { "more " } else { "" };
         say::warn_detail(
             &format!("{more} {besides}row{s} of {name} {go} into quarantine"),
             Some("See pg_reaper_quarantine. pg_reaper.log_limit bounds the lines of one pass."),
