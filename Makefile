@@ -15,7 +15,7 @@ export BARS SCALE REPETITIONS IDLE_SECONDS
 
 WITH_PG = scripts/with-pg "$(PG)"
 
-.PHONY: help build install lint test expected demo chaos bench clean
+.PHONY: help build install lint test dawdle expected demo chaos bench clean
 
 help: ## this list
 	@echo "make TARGET [PG=15|16|17|18] [PG_CONFIG=/path/to/pg_config]"
@@ -37,6 +37,9 @@ lint: ## format, clippy and pgspot
 
 test: ## every test, on one PostgreSQL
 	@$(WITH_PG) scripts/test
+
+dawdle: ## the real-server tests again, with processes that wait at random: what only haste made true fails
+	@$(WITH_PG) scripts/dawdle
 
 expected: ## take what pg_regress prints now as the expected output, to be reviewed
 	@$(WITH_PG) scripts/regress --accept

@@ -2,7 +2,7 @@
 
 use super::held::release_held;
 use super::status::Place;
-use super::{errcode, roster, say, settings, tally, timeouts};
+use super::{dawdle, errcode, roster, say, settings, tally, timeouts};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
@@ -132,6 +132,7 @@ unsafe extern "C-unwind" fn at_exit(_code: c_int, _argument: pg_sys::Datum) {
     // SAFETY: nothing of the frames below is used any more; the process is ending.
     unsafe { pg_sys::AbortOutOfAnyTransaction() };
     let place = PLACE.with_borrow(|place| *place);
+    dawdle::here();
     if let Some(place) = place {
         tally::settle(place);
         place.leave(EXTENSION_GONE.load(Ordering::Relaxed));

@@ -12,7 +12,7 @@ use super::sandbox::{Restriction, set_locally};
 use super::status::Place;
 use super::target::Target;
 use super::transaction::in_transaction;
-use super::{brake, exit, policies, process, say, sql, tally, timeouts};
+use super::{brake, dawdle, exit, policies, process, say, sql, tally, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
@@ -201,6 +201,7 @@ impl Host for Fenced<'_> {
     }
 
     fn reaped(&mut self, rows: u64) {
+        dawdle::here();
         self.rate.reaped(rows, ticks());
         tally::note(rows);
         if self.durable {
@@ -209,6 +210,7 @@ impl Host for Fenced<'_> {
     }
 
     fn settle(&mut self) {
+        dawdle::here();
         tally::settle(self.place);
     }
 

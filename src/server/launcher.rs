@@ -7,11 +7,11 @@
 
 use super::catalog::{self, Database};
 use super::clock::ticks;
-use super::process::{self, nap, reload_if_pending};
+use super::process::{self, nap, random, reload_if_pending};
 use super::roster::{self, Entry, Finding};
 use super::starter::{self, Order, Started};
 use super::transaction::in_transaction;
-use super::{say, settings, status, title};
+use super::{dawdle, say, settings, status, title};
 use crate::decide::Ticks;
 use crate::decide::databases::Databases;
 use crate::decide::fleet::{DatabaseId, Fleet, News, Outcome};
@@ -88,6 +88,7 @@ impl Launcher {
         if ticks() >= self.next_census {
             self.census();
         }
+        dawdle::here();
         let (entries, all) = roster::take();
         for entry in &entries {
             self.note(entry);
@@ -188,7 +189,7 @@ impl Launcher {
             Finding::Serving => Outcome::Ended,
             Finding::Ordered | Finding::Unsent => Outcome::Failed,
         };
-        let news = self.fleet.gone(now, id, outcome, jitter());
+        let news = self.fleet.gone(now, id, outcome, random());
         self.say(news);
         roster::forget(id);
     }
@@ -263,10 +264,4 @@ impl Launcher {
             )),
         }
     }
-}
-
-/// A number between 0 and 1 that another server would not draw at the same time.
-fn jitter() -> f64 {
-    // SAFETY: the generator of this process.
-    unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) }
 }

@@ -53,6 +53,7 @@
 //! | `title` | what an operator sees of a process |
 //! | `encoding` | text in the encoding of the database |
 //! | `say` | lines of the log |
+//! | `dawdle` | waits that bring races to light, in a build for tests |
 
 pub mod announcement;
 mod batch;
@@ -65,6 +66,7 @@ pub mod clock;
 pub mod coming;
 mod complaints;
 mod counted;
+mod dawdle;
 pub mod encoding;
 mod errcode;
 mod exit;

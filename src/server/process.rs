@@ -180,6 +180,12 @@ pub fn nap(timeout: Duration) {
     }
 }
 
+/// A number between 0 and 1 that another server would not draw at the same time.
+pub fn random() -> f64 {
+    // SAFETY: the generator of this process.
+    unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) }
+}
+
 /// Reads the configuration again if it was changed; whether it was.
 pub fn reload_if_pending() -> bool {
     let pending = reload_pending();

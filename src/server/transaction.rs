@@ -4,6 +4,7 @@
 //! the process when it raises one, and never flushes statistics, so that autovacuum would not
 //! learn of our deletes. Hence this one.
 
+use super::dawdle;
 use super::failure::Failure;
 use pgrx::pg_sys;
 use std::panic::{AssertUnwindSafe, UnwindSafe};
@@ -25,7 +26,9 @@ pub fn in_transaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             let done = work()?;
             pg_sys::PopActiveSnapshot();
+            dawdle::here();
             pg_sys::CommitTransactionCommand();
+            dawdle::here();
             Ok(done)
         }
     });

@@ -16,7 +16,7 @@ use super::rounds::{Rounds, Swept};
 use super::starter::Order;
 use super::status::{self, Place, State};
 use super::transaction::in_transaction;
-use super::{board, brake, encoding, exit, say, settings, title};
+use super::{board, brake, dawdle, encoding, exit, say, settings, title};
 use crate::decide::brake::Hold;
 use crate::decide::config::{Change, InForce, Settings};
 use crate::decide::version::Skew;
@@ -96,6 +96,7 @@ impl Worker {
         let database = own_database();
         let now = server_now();
         let me = leader_id(&database, pid, now);
+        dawdle::here();
         let place: &'static Place =
             Box::leak(Box::new(Place::take(pid, oid.to_u32(), &database, &me, now)));
         exit::vacate(place);
@@ -148,6 +149,7 @@ impl Worker {
     /// again.
     fn cycle(&mut self) {
         let began = ticks();
+        dawdle::here();
         let interval = match self.in_force.settings() {
             Some(settings) => settings.interval,
             None => settings::read().interval,
@@ -295,6 +297,7 @@ impl Worker {
             title::show(&format!("{} {}{held}", self.database, self.state.name()));
         }
         let (state, term) = (self.state, self.leadership.term().unwrap_or(0));
+        dawdle::here();
         // In a shared table it is a new one with each acquisition.
         let leader = status::Text::new(self.leadership.me());
         self.place.tell(|slot| {
