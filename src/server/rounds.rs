@@ -94,6 +94,12 @@ impl Rounds {
         self.turns.clear();
     }
 
+    /// Nobody sweeps here for now. Backlogs that are found afterwards are worked off as gently as new
+    /// ones: the time in between says nothing of how long it takes.
+    pub fn pause(&mut self) {
+        self.turns.values_mut().for_each(|turn| turn.pacing.forget());
+    }
+
     /// One sweep, by a leader, in the cycle that `began` then.
     pub fn sweep(
         &mut self,

@@ -182,6 +182,9 @@ impl Worker {
                 )
             }
         };
+        if self.state != State::Leader || self.held {
+            self.rounds.pause();
+        }
         self.report();
         self.next = if self.failures > 1 {
             // A cycle that fails as such is not worth a turn every interval.
