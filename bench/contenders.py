@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -26,10 +27,12 @@ LARGE_BATCH = 10_000
 
 @dataclass(frozen=True)
 class Contender:
-    """``run`` removes so many expired rows and returns the seconds it took."""
+    """``run`` removes so many expired rows and returns the seconds it took; where that is ``brief``, what
+    slows the machine down for a moment counts."""
 
     name: str
     run: Callable[[Stage, int], float]
+    brief: bool = True
 
 
 @contextmanager
@@ -103,14 +106,25 @@ def race(
 ) -> dict[str, tuple[float, float]]:
     """One repetition: each contender on a table of its own, equal to the others', the order turned by
     ``offset``. Rows a second and bytes of WAL a row, by name."""
-    results = {}
-    turned = contenders[offset % len(contenders):] + contenders[: offset % len(contenders)]
-    for contender in turned:
+
+    def prepare() -> None:
         stage.other_table()
         stage.table(TABLE, rows, expired, tied)
+
+    def measure(contender: Contender) -> tuple[float, float]:
         wal = stage.wal()
         seconds = contender.run(stage, expired)
-        results[contender.name] = (expired / seconds, (stage.wal() - wal) / expired)
+        written = stage.wal() - wal
         stage.check(TABLE, rows - expired)
         stage.say(f"{contender.name}: {expired / seconds:,.0f} rows/s")
+        return expired / seconds, written / expired
+
+    turned = contenders[offset % len(contenders):] + contenders[: offset % len(contenders)]
+    results = {}
+    for each in turned:
+        if each.brief:
+            results[each.name] = stage.pace.undisturbed(prepare, partial(measure, each))
+        else:
+            prepare()
+            results[each.name] = measure(each)
     return results

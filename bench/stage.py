@@ -11,6 +11,7 @@ import psycopg
 from harness import Server
 
 from bench.options import Options
+from bench.pace import Pace
 
 # Large enough for tables and WAL, so that neither reads from disk nor a checkpoint fall into a
 # measurement; and durable, as a server in earnest is.
@@ -59,6 +60,7 @@ class Stage:
         self.server = server
         self.options = options
         self.say = say
+        self.pace = Pace()
 
     def table(self, name: str, rows: int, expired: int, tied: bool = False) -> None:
         """Makes the table anew, all its pages vacuumed and on disk. ``tied``: the expired rows have

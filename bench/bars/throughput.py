@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from bench import plots
+from bench import pace, plots
 from bench.contenders import BY_INDEX, LARGE_BATCH, Contender, bare, naive, original, plan, race, sweep, worker
 from bench.figures import Spread, number, ratios, spread, thousands
 from bench.report import Report, Table
-from bench.options import SHORT_TIMES
+from bench.options import RACES
 from bench.stage import DEFAULT_DUTY_CYCLE, Stage
 from bench.verdict import Check
 
@@ -34,7 +34,12 @@ but has not seen this one; the order of the contenders turns from one race to th
 worker without rests take part in {times} races for each commit mode, the others in {repetitions}, since a machine's
 own speed changes from one half second to the next; each ratio is taken within a race. pg_reaper's time runs from the
 reload that switches it on (so it includes reading the settings and taking the lease) until `rows_reaped` in
-`pg_reaper_status()`, read every 2 ms, has counted all of them. After each measurement it is checked that no expired
+`pg_reaper_status()`, read every 2 ms, has counted all of them. The machine's cores are shared with others, which
+slow them down by half now and then: before each measurement but the longest (the worker with its rests, and
+`SKIP LOCKED`) it is waited, {patience:g} s at most, until a fixed piece of arithmetic takes no more than {tolerance:g}
+of the fastest time seen, on each core. Where it takes longer afterwards, the measurement is made once more, on a table
+made afresh, and the second one counts, whatever came after it: so {disturbed} of {taken} were taken though disturbed.
+After each measurement it is checked that no expired
 row and every live row is left. All settings of pg_reaper are at their defaults, apart from `batch_size` where it is
 named, and from `duty_cycle`: it is 100, so that the worker does not rest between batches, but for one contender,
 which has the default of {duty_cycle}. The bare `DELETE` is one statement, `DELETE … WHERE deadline < now()`: once with
@@ -49,7 +54,8 @@ SHORT = [
 ]  # fmt: skip
 # The commit mode means little to those that run for long.
 LONG = [
-    Contender(RESTING, worker(duty_cycle=DEFAULT_DUTY_CYCLE)), Contender(BY_HAND, sweep), Contender(NAIVE, naive),
+    Contender(RESTING, worker(duty_cycle=DEFAULT_DUTY_CYCLE), brief=False), Contender(BY_HAND, sweep),
+    Contender(NAIVE, naive, brief=False),
 ]  # fmt: skip
 
 
@@ -64,21 +70,23 @@ def measure(stage: Stage) -> Report:
     rows, expired = stage.options.rows(2_000_000), stage.options.rows(1_000_000)
     races: dict[str, list[Race]] = {"on": [], "off": []}
     plans: dict[str, str] = {}
+    taken, disturbed = stage.pace.taken, stage.pace.disturbed
     try:
-        for number_of in range(stage.options.short_repetitions):
+        for number_of in range(stage.options.races):
             for mode in races:
                 stage.set(synchronous_commit=mode)
                 stage.say(f"race {number_of + 1}, synchronous_commit = {mode}")
                 if not plans:
                     stage.table("backlog", rows, expired)
                     plans = {"own": plan(stage), "index": plan(stage, *BY_INDEX)}
-                taking_part = SHORT if number_of % SHORT_TIMES else contenders(mode)
+                taking_part = SHORT if number_of % RACES else contenders(mode)
                 races[mode].append(race(stage, taking_part, expired, rows, offset=number_of))
     finally:
         stage.set(**{"synchronous_commit": None, "pg_reaper.batch_size": None, "pg_reaper.duty_cycle": None})
     said = METHOD.format(
-        expired=expired, rows=rows, duty_cycle=DEFAULT_DUTY_CYCLE, times=stage.options.short_repetitions,
-        repetitions=stage.options.repetitions, **plans,
+        expired=expired, rows=rows, duty_cycle=DEFAULT_DUTY_CYCLE, times=stage.options.races,
+        repetitions=stage.options.repetitions, taken=stage.pace.taken - taken,
+        disturbed=stage.pace.disturbed - disturbed, patience=pace.PATIENCE_SECONDS, tolerance=pace.TOLERANCE, **plans,
     )  # fmt: skip
     report = Report(NUMBER, TITLE, said)
     for mode, raced in races.items():

@@ -16,7 +16,8 @@ DISTINCT, TIED, BOTH = "each its own deadline", "one deadline", "one deadline, o
 
 METHOD = """\
 The backlog of bar 1 ({expired:,} of {rows:,} rows), reaped with default settings: with a deadline for each
-row, and with one and the same deadline for all, with and without another session's old snapshot; {times} times.
+row, and with one and the same deadline for all, with and without another session's old snapshot; {times} times, each as
+undisturbed as those of bar 1.
 """
 
 
