@@ -37,7 +37,12 @@ impl Doing {
 
     /// Deletes, and passes over what the statement passes over.
     pub fn reap(&self, statement: &Reap, args: &[Arg]) -> Result<Reaped, Failure> {
-        let rule = self.rule;
+        let (rule, statement) = (self.rule, statement.of(self.tells));
+        if !self.tells
+            && let Some(done) = self.about_rows(|| statement.delete(args, None))?
+        {
+            return Ok((done.reaped, vec![]));
+        }
         let orphan = |row: &Row| {
             Ok(Orphan {
                 execution_id: row.text(1),
@@ -46,7 +51,7 @@ impl Doing {
                 deadline: orphans::deadline(rule, required(row.int8(4), "deadline")?),
             })
         };
-        self.about_rows(|| statement.of(self.tells).write(args, orphan))
+        self.about_rows(|| statement.write(args, orphan))
     }
 
     /// Runs `work`, in which a row's filter may raise an error.

@@ -28,7 +28,8 @@
 //! | `reaper` | reading and reaping the rows of one table, as its owner |
 //! | `batch` | a batch under way: how it deletes, and what it means when it fails |
 //! | `range` | a batch that is a range of the index |
-//! | `counted` | a `DELETE` along an index that ends after so many rows |
+//! | `delete` | a `DELETE` of ours, which can end after so many rows |
+//! | `gate` | what stands between the two nodes of its plan |
 //! | `orphans` | logging what was reaped |
 //! | `lease_row`, `lease_lock` | the two kinds of leadership |
 //! | `lease_table` | the table of the first: our own, or another's |
@@ -65,8 +66,8 @@ mod changes;
 pub mod clock;
 pub mod coming;
 mod complaints;
-mod counted;
 mod dawdle;
+mod delete;
 pub mod encoding;
 mod errcode;
 mod exit;
@@ -74,6 +75,7 @@ pub mod extension;
 pub mod failure;
 mod fenced;
 pub mod filter;
+mod gate;
 mod held;
 pub mod indexed;
 mod kept;

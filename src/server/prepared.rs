@@ -1,6 +1,6 @@
 //! Statements that run many times: parsed and planned once.
 
-use super::counted::{self, Counted};
+use super::delete::{self, Deleted};
 use super::encoding::encode;
 use super::failure::Failure;
 use super::sandbox::{Road, with_plain_input, with_road};
@@ -53,9 +53,9 @@ impl Prepared {
         self.run(false, args, map)
     }
 
-    /// Deletes `most` rows at the most, in the order of the index that the plan goes along, as the
-    /// active snapshot has them. `None`, and nothing done: the plan cannot be ended so.
-    pub fn delete_counted(&self, args: &[Arg], most: u64) -> Result<Option<Counted>, Failure> {
+    /// Deletes what the active snapshot shows; up to `most` rows in the order of the index that the
+    /// plan goes along. `None`, and nothing done: the plan cannot be run so.
+    pub fn delete(&self, args: &[Arg], most: Option<u64>) -> Result<Option<Deleted>, Failure> {
         let mut done = None;
         let none = |_: &Row| Ok(());
         spi(args, none, |types, values, nulls| {
@@ -67,7 +67,7 @@ impl Prepared {
                 let source = (*(*sources).elements).ptr_value.cast();
                 let cached = self.planned(plan);
                 if !cached.is_null() {
-                    done = counted::delete(source, cached, (types, values, nulls), most);
+                    done = delete::delete(source, cached, (types, values, nulls), most);
                     pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
                 }
             }

@@ -53,7 +53,7 @@ impl Range {
             return Ok(None);
         }
         let statement = all.range.of(doing.tells);
-        let delete = || statement.delete_counted(&self.to(self.until), self.most as u64);
+        let delete = || statement.delete(&self.to(self.until), Some(self.most as u64));
         Ok(doing.patiently(delete)?.map(|done| {
             let next = done.next.map(|next| key_of(next, self.of));
             ((done.reaped, vec![]), done.read, Cut::of(self.from, next))

@@ -223,6 +223,22 @@ class Gate:
         self.session.close()
 
 
+class StatementGate(Gate):
+    """Holds up the statement that deletes, when it has seen its rows and touched none: for tables in which
+    nobody asks about each row."""
+
+    def __init__(self, server: Server, execution_id: str, table: str = "pg_barrier_state") -> None:
+        super().__init__(server, execution_id, table)
+        server.execute(
+            "CREATE OR REPLACE FUNCTION statement_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" PERFORM pg_advisory_xact_lock_shared({self.ARRIVED}, hashtext('{execution_id}'));"
+            f" WHILE NOT pg_try_advisory_xact_lock_shared({self.SHUT}, hashtext('{execution_id}'))"
+            "  LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NULL; END $$",
+            f"DROP TRIGGER gate ON {table}",
+            f"CREATE TRIGGER gate BEFORE DELETE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION statement_gate()",
+        )
+
+
 class LockedGate(Gate):
     """A gate before which one waits for a lock."""
 

@@ -2,7 +2,8 @@
 
 By a range of an index the batch deletes row after row, and waits a moment for a row that is locked.
 Where its rows are logged one by one, it has looked before where the range ends; otherwise it ends by
-itself, after so many rows. By tids (many rows with one deadline, or no index) it does the same with rows that it has read before.
+itself, after so many rows. By tids (many rows with one deadline, or no index) it does the same with rows that it has
+read before. Rows that are not logged, and that no trigger asks about, go before PostgreSQL's DELETE sees them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from collections.abc import Callable
 import pytest
 
 from harness import Server, wait_until
-from harness.reaper import PATIENT, Gate, barriers, status, wait_for, wait_for_sweep, wait_until_reaped
+from harness.reaper import (
+    PATIENT, Gate, StatementGate, barriers, status, wait_for, wait_for_sweep, wait_until_reaped,
+)  # fmt: skip
 from scenery import log
 from scenery.barriers import adopted
 
 JOBS = "public.jobs"
 # By range, both ways; a tie, which is read ahead; and no index, so that everything is.
-ROADS = ["range", "range, unlogged", "tie", "no index"]
+ROADS = ["range", "range, unlogged", "tie", "tie, unlogged", "no index", "no index, unlogged"]
 # So many more that one deadline has more rows than a batch.
 MORE = [f"more {n}" for n in range(5)]
 
@@ -31,17 +34,17 @@ def road(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(make_server: Callable[..., Server], road: str) -> Server:
     """Its worker sweeps once ``pg_reaper.enabled`` is turned on."""
-    log_limit = "0" if road == "range, unlogged" else "100"
+    log_limit = "0" if road.endswith("unlogged") else "100"
     settings = {"pg_reaper.enabled": "off", "pg_reaper.batch_size": "4", "pg_reaper.log_limit": log_limit}
     server = make_server({**PATIENT, **settings})
-    adopted(server, JOBS, index=road != "no index")
+    adopted(server, JOBS, index=not road.startswith("no index"))
     wait_for(server, "disabled")
     return server
 
 
 def due(server: Server, road: str, *ids: str) -> None:
     """Rows past their deadline, in this order; on the road of a tie all have the same."""
-    step = "interval '0'" if road == "tie" else "interval '1 s'"
+    step = "interval '0'" if road.startswith("tie") else "interval '1 s'"
     server.query(
         f"INSERT INTO {JOBS} (execution_id, remaining, expires_at)"
         f" SELECT id, 1, timestamptz '2020-01-01' + n * {step}"
@@ -54,9 +57,16 @@ def start(server: Server) -> None:
     server.set(**{"pg_reaper.enabled": "on"})
 
 
+# Where the batch is held up: at a row, or before the first one.
+held_up = pytest.mark.parametrize("at", [Gate, StatementGate], ids=["row", "statement"])
+
+
+@held_up
 @pytest.mark.parametrize("moved", ["now() + interval '1 hour'", "'infinity'", "NULL"])
-def test_a_row_re_armed_while_its_batch_runs_survives(server: Server, road: str, moved: str) -> None:
-    gate = Gate(server, "gate", JOBS)
+def test_a_row_re_armed_while_its_batch_runs_survives(
+    server: Server, road: str, at: type[Gate], moved: str
+) -> None:
+    gate = at(server, "gate", JOBS)
     due(server, road, "a", "gate", "re-armed", "b", *MORE)
     start(server)
     gate.wait_for_arrival()
@@ -67,10 +77,32 @@ def test_a_row_re_armed_while_its_batch_runs_survives(server: Server, road: str,
     gate.open()
     wait_until(lambda: status(server).last_sweep, bool, "the sweep to end")
     assert barriers(server, JOBS) == {"re-armed"}
+    assert (status(server).rows_reaped, status(server).errors) == (3 + len(MORE), 0)
 
 
-def test_a_row_that_changes_while_its_batch_runs_and_stays_due_goes_soon(server: Server, road: str) -> None:
-    gate = Gate(server, "gate", JOBS)
+@held_up
+def test_a_row_that_somebody_else_deletes_while_its_batch_runs_is_not_counted(
+    server: Server, road: str, at: type[Gate]
+) -> None:
+    gate = at(server, "gate", JOBS)
+    due(server, road, "a", "gate", "deleted", "b", *MORE)
+    start(server)
+    gate.wait_for_arrival()
+    # Not held up itself.
+    server.execute(
+        "SET session_replication_role = replica", f"DELETE FROM {JOBS} WHERE execution_id = 'deleted'"
+    )
+    gate.open()
+    wait_until(lambda: status(server).last_sweep, bool, "the sweep to end")
+    assert barriers(server, JOBS) == set()
+    assert (status(server).rows_reaped, status(server).errors) == (3 + len(MORE), 0)
+
+
+@held_up
+def test_a_row_that_changes_while_its_batch_runs_and_stays_due_goes_soon(
+    server: Server, road: str, at: type[Gate]
+) -> None:
+    gate = at(server, "gate", JOBS)
     due(server, road, "a", "gate", "counted down", "later", *(f"more {n}" for n in range(20)))
     start(server)
     gate.wait_for_arrival()
@@ -83,6 +115,7 @@ def test_a_row_that_changes_while_its_batch_runs_and_stays_due_goes_soon(server:
     wait_until_reaped(server, "counted down", "later", table=JOBS)
     wait_for_sweep(server)
     assert barriers(server, JOBS) == set()
+    assert (status(server).rows_reaped, status(server).errors) == (24, 0)
 
 
 def test_a_row_locked_in_the_midst_is_passed_over_and_goes_once_it_is_free(server: Server, road: str) -> None:
@@ -113,7 +146,7 @@ def test_a_decrement_in_flight_is_counted_or_its_row_is_swept(server: Server, ro
     session.commit()
     wait_for_sweep(server)
     assert status(server).rows_reaped == 2 + len(MORE)
-    logged = set() if road == "range, unlogged" else {"before", "after", *MORE}
+    logged = set() if road.endswith("unlogged") else {"before", "after", *MORE}
     assert set(log.orphans(server.log())) == logged
 
 

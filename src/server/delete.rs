@@ -1,18 +1,14 @@
-//! A `DELETE` along an index that ends after so many rows.
-//!
-//! A `DELETE` has no `LIMIT`, and to find beforehand where it has to end is a second walk over the
-//! same entries. So PostgreSQL's own executor runs its own plan, and we stand between the two nodes
-//! of it: the index scan says that there are no more rows once it has given so many. To the
-//! `DELETE` that is a range which ends there, so all that belongs to one is done as ever: the
-//! check of a row that was changed meanwhile, triggers of either kind, foreign keys.
+//! A `DELETE` of ours, run by PostgreSQL's own executor with a gate between the two nodes of its plan:
+//! see [`super::gate`]. Along an index it can end after so many rows.
 
 use super::filter::only;
+use super::gate::{Gate, Limit};
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
 
 /// What such a `DELETE` did.
 #[derive(Clone, Copy, Debug)]
-pub struct Counted {
+pub struct Deleted {
     /// How many rows the scan gave.
     pub read: u64,
     /// How many of them went.
@@ -21,17 +17,8 @@ pub struct Counted {
     pub next: Option<pg_sys::Datum>,
 }
 
-/// What stands between the scan and the `DELETE`.
-struct Gate {
-    scan: pg_sys::ExecProcNodeMtd,
-    column: pg_sys::AttrNumber,
-    most: u64,
-    read: u64,
-    next: Option<pg_sys::Datum>,
-}
-
-/// Runs the `DELETE` of `source`, whose plan is `cached`, with the active snapshot. `None`, and
-/// nothing done: the plan is not one that can be ended so.
+/// Runs the `DELETE` of `source`, whose plan is `cached`, with the active snapshot; up to `most` rows
+/// in the order of an index. `None`, and nothing done: the plan is not one that can be run so.
 ///
 /// # Safety
 /// In a transaction with an active snapshot; the plan is held; the arrays have a value, a type and
@@ -40,15 +27,19 @@ pub unsafe fn delete(
     source: *const pg_sys::CachedPlanSource,
     cached: *const pg_sys::CachedPlan,
     (types, values, nulls): (*const pg_sys::Oid, *const pg_sys::Datum, *const c_char),
-    most: u64,
-) -> Option<Counted> {
+    most: Option<u64>,
+) -> Option<Deleted> {
     // SAFETY: as promised above. What the executor makes is in the memory of the query, and goes
     // with it, or with the transaction when an error is raised; the gate is on our stack, and
     // nobody comes to it but the node that runs in here.
     unsafe {
         let statement = only((*cached).stmt_list)?.cast::<pg_sys::PlannedStmt>();
-        let column = ordered_by(statement.as_ref()?)?;
-        let mut gate = Gate { scan: None, column, most, read: 0, next: None };
+        let scan = scan_below(statement.as_ref()?)?;
+        let limit = match most {
+            Some(most) => Some(Limit { column: ordered_by(scan)?, most }),
+            None => None,
+        };
+        let mut gate = Gate::new(limit);
         let gate = &raw mut gate;
         let params = pg_sys::makeParamList((*source).num_params);
         for n in 0..(*source).num_params as usize {
@@ -59,8 +50,7 @@ pub unsafe fn delete(
                 ptype: *types.add(n),
             };
         }
-        // For a hook that is not set: the one place that is ours in what a node can reach.
-        (*params).paramFetchArg = gate.cast();
+        Gate::give(gate, params);
         let query = pg_sys::CreateQueryDesc(
             statement,
             (*source).query_string,
@@ -72,16 +62,14 @@ pub unsafe fn delete(
             0,
         );
         pg_sys::ExecutorStart(query, 0);
-        let scan = (*(*query).planstate).lefttree;
-        (*gate).scan = (*scan).ExecProcNodeReal;
-        pg_sys::ExecSetExecProcNode(scan, Some(pass_through));
+        Gate::stand_below(gate, (*query).planstate.cast());
         run(query);
         let reaped = (*(*query).estate).es_processed;
         pg_sys::ExecutorFinish(query);
         pg_sys::ExecutorEnd(query);
         pg_sys::FreeQueryDesc(query);
         pg_sys::CommandCounterIncrement();
-        Some(Counted { read: (*gate).read, reaped, next: (*gate).next })
+        Some(Deleted { read: (*gate).read, reaped, next: (*gate).next })
     }
 }
 
@@ -100,49 +88,34 @@ unsafe fn run(query: *mut pg_sys::QueryDesc) {
     }
 }
 
-/// The next row of the scan, while there is room for it. The deadline of the first that has none
-/// is taken down.
-// SAFETY: only the executor calls it, for the node that it was set for. An error that is raised in
-// the scan passes over this frame, which has nothing to drop.
-unsafe extern "C-unwind" fn pass_through(
-    node: *mut pg_sys::PlanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: `delete` has put the gate there, and is waiting for the executor. The row that a scan
-    // is at is in its scan slot, whatever it makes of it for the node above.
-    unsafe {
-        let gate = (*(*(*node).state).es_param_list_info).paramFetchArg.cast::<Gate>();
-        let Some(scan) = (*gate).scan else { return std::ptr::null_mut() };
-        let row = scan(node);
-        if row.is_null() || (*row).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
-            return row;
-        }
-        if (*gate).read < (*gate).most {
-            (*gate).read += 1;
-            return row;
-        }
-        let at = (*node.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot;
-        pg_sys::slot_getsomeattrs_int(at, c_int::from((*gate).column));
-        (*gate).next = Some(*(*at).tts_values.add((*gate).column as usize - 1));
-        std::ptr::null_mut()
-    }
-}
-
-/// The column in whose order a statement deletes, if it is a `DELETE` along a range of one index, and
-/// has no condition but that.
+/// The scan that gives a `DELETE` its rows, if that is all the statement is and the scan is of a kind
+/// that a gate can stand above.
 ///
 /// # Safety
 /// The statement is planned, and its plan is held.
-unsafe fn ordered_by(statement: &pg_sys::PlannedStmt) -> Option<pg_sys::AttrNumber> {
-    // SAFETY: a node is what its tag says; the index is there as long as the plan is.
+unsafe fn scan_below(statement: &pg_sys::PlannedStmt) -> Option<*const pg_sys::Node> {
+    // SAFETY: a node is what its tag says.
     unsafe {
         let top = statement.planTree.cast();
         let delete = node::<pg_sys::ModifyTable>(top, pg_sys::NodeTag::T_ModifyTable)?;
-        let below = delete.plan.lefttree.cast();
-        let scan = node::<pg_sys::IndexScan>(below, pg_sys::NodeTag::T_IndexScan)?;
+        let scan = delete.plan.lefttree.cast::<pg_sys::Node>().as_ref()?;
+        let known = [pg_sys::NodeTag::T_IndexScan, pg_sys::NodeTag::T_TidScan];
+        let gives = delete.operation == pg_sys::CmdType::CMD_DELETE && known.contains(&scan.type_);
+        gives.then_some(std::ptr::from_ref(scan))
+    }
+}
+
+/// The column in whose order a scan gives its rows, if it goes along a range of one index, and has no
+/// condition but that.
+///
+/// # Safety
+/// The scan is of a plan that is held.
+unsafe fn ordered_by(scan: *const pg_sys::Node) -> Option<pg_sys::AttrNumber> {
+    // SAFETY: a node is what its tag says; the index is there as long as the plan is.
+    unsafe {
+        let scan = node::<pg_sys::IndexScan>(scan, pg_sys::NodeTag::T_IndexScan)?;
         // Rows that another condition leaves out are read as well, and would not be counted.
-        let so_many = delete.operation == pg_sys::CmdType::CMD_DELETE
-            && scan.scan.plan.qual.is_null()
-            && on_first_column(scan.indexqual);
+        let so_many = scan.scan.plan.qual.is_null() && on_first_column(scan.indexqual);
         if !so_many || scan.indexorderdir != pg_sys::ScanDirection::ForwardScanDirection {
             return None;
         }
