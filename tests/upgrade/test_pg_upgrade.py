@@ -63,12 +63,17 @@ class Upgrade:
              "-b", str(self.programs), "-d", str(self.old.data), "-B", str(installation.bindir()), "-D", "new",
              "-p", str(self.old.port), "-s", str(self.old.directory), *options]
         )  # fmt: skip
-        return installation.run_as_server_user(["sh", "-c", command])
+        try:
+            return installation.run_as_server_user(["sh", "-c", command])
+        except RuntimeError as error:
+            # It only names the file that says why.
+            raise RuntimeError(f"{error}\n{self.logs('pg_upgrade_dump_*.log')[-3000:]}") from error
 
-    def logs(self) -> str:
-        """What both servers said while pg_upgrade ran them (it was told to ``--retain`` that)."""
+    def logs(self, name: str = "pg_upgrade_server.log") -> str:
+        """What both servers said while pg_upgrade ran them (it was told to ``--retain`` that), or what
+        another of its logs says."""
         output = self.directory / "new/pg_upgrade_output.d"
-        return "\n".join(path.read_text(errors="replace") for path in output.glob("*/log/pg_upgrade_server.log"))
+        return "\n".join(path.read_text(errors="replace") for path in output.glob(f"*/log/{name}"))
 
     def new(self) -> Server:
         """The new server, running."""
