@@ -13,6 +13,13 @@
 use pgrx::pg_sys;
 use std::ffi::c_int;
 
+// SAFETY: as executor/tuptable.h declares them. Not by pgrx, which turns an error into a panic: what is
+// raised in the gate is to pass over it as it does over the executor's own frames.
+unsafe extern "C-unwind" {
+    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: c_int);
+    fn ExecStoreVirtualTuple(slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
+}
+
 /// Where the scan seems to end.
 pub struct Limit {
     /// The column that the scan goes along.
@@ -103,7 +110,9 @@ unsafe fn here(
         let alone = (*delete).mt_nrels == 1
             && (*delete).mt_transition_capture.is_null()
             && of.ri_FdwRoutine.is_null()
-            && of.ri_projectReturning.is_null();
+            && of.ri_projectReturning.is_null()
+            // Somebody counts what goes up.
+            && (*scan).instrument.is_null();
         if triggered || !alone {
             return None;
         }
@@ -136,7 +145,7 @@ unsafe extern "C-unwind" fn pass_through(
             if let Some(limit) = &(*gate).limit
                 && (*gate).read == limit.most
             {
-                pg_sys::slot_getsomeattrs_int(at, c_int::from(limit.column));
+                slot_getsomeattrs_int(at, c_int::from(limit.column));
                 (*gate).next = Some(*(*at).tts_values.add(limit.column as usize - 1));
                 return std::ptr::null_mut();
             }
@@ -155,12 +164,14 @@ unsafe extern "C-unwind" fn pass_through(
 /// `row` was read from the table by the snapshot of `state`.
 unsafe fn went(here: &Here, row: *mut pg_sys::TupleTableSlot, state: *mut pg_sys::EState) -> bool {
     let mut why = std::mem::MaybeUninit::uninit();
+    // SAFETY: as the caller promises.
+    let mut tid = unsafe { (*row).tts_tid };
     // SAFETY: what `ExecDelete` calls, with what it passes. Why a row did not go is written where
     // there is room for it.
     unsafe {
         let outcome = (here.delete)(
             here.table,
-            &raw mut (*row).tts_tid,
+            &raw mut tid,
             (*state).es_output_cid,
             (*state).es_snapshot,
             (*state).es_crosscheck_snapshot,
@@ -199,6 +210,6 @@ unsafe fn projected(
         let before = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
         evaluate(state, context, &raw mut null);
         pg_sys::MemoryContextSwitchTo(before);
-        pg_sys::ExecStoreVirtualTuple(slot)
+        ExecStoreVirtualTuple(slot)
     }
 }

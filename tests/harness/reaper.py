@@ -225,12 +225,15 @@ class Gate:
 
 class StatementGate(Gate):
     """Holds up the statement that deletes, when it has seen its rows and touched none: for tables in which
-    nobody asks about each row."""
+    nobody asks about each row. It lets through those that come while there is a row ``after``."""
 
-    def __init__(self, server: Server, execution_id: str, table: str = "pg_barrier_state") -> None:
+    def __init__(
+        self, server: Server, execution_id: str, table: str = "pg_barrier_state", after: str = ""
+    ) -> None:
         super().__init__(server, execution_id, table)
         server.execute(
             "CREATE OR REPLACE FUNCTION statement_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF EXISTS (SELECT FROM {table} WHERE execution_id = '{after}') THEN RETURN NULL; END IF;"
             f" PERFORM pg_advisory_xact_lock_shared({self.ARRIVED}, hashtext('{execution_id}'));"
             f" WHILE NOT pg_try_advisory_xact_lock_shared({self.SHUT}, hashtext('{execution_id}'))"
             "  LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NULL; END $$",

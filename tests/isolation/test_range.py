@@ -118,6 +118,29 @@ def test_a_row_that_changes_while_its_batch_runs_and_stays_due_goes_soon(
     assert (status(server).rows_reaped, status(server).errors) == (24, 0)
 
 
+@pytest.mark.parametrize("road", ["tie, unlogged"])
+def test_rows_read_ahead_that_change_while_their_batch_runs_are_judged_by_what_they_are(
+    server: Server, road: str
+) -> None:
+    gate = StatementGate(server, "gate", JOBS, after="first")
+    # The first batch sees that there are more with this deadline, and the others are read ahead.
+    due(server, road, "first", "a", "b", "c", "gate", "re-armed", "counted down", "deleted", *MORE)
+    start(server)
+    gate.wait_for_arrival()
+    assert barriers(server, JOBS) == {"gate", "re-armed", "counted down", "deleted", *MORE}
+    server.execute(
+        f"UPDATE {JOBS} SET expires_at = now() + interval '1 hour' WHERE execution_id = 're-armed'",
+        f"UPDATE {JOBS} SET remaining = remaining - 1 WHERE execution_id = 'counted down'",
+        "SET session_replication_role = replica",
+        f"DELETE FROM {JOBS} WHERE execution_id = 'deleted'",
+    )
+    gate.open()
+    wait_until_reaped(server, "gate", "counted down", *MORE, table=JOBS)
+    wait_for_sweep(server)
+    assert barriers(server, JOBS) == {"re-armed"}
+    assert (status(server).rows_reaped, status(server).errors) == (6 + len(MORE), 0)
+
+
 def test_a_row_locked_in_the_midst_is_passed_over_and_goes_once_it_is_free(server: Server, road: str) -> None:
     rows = [f"b{n:02}" for n in range(30)]
     due(server, road, *rows)
