@@ -28,7 +28,7 @@ def environment(stage: Stage, options: Options) -> Table:
             ("pg_reaper", f"{extension}, optimised build"),
             ("settings", ", ".join(f"{key} = {value}" for key, value in settings.items())),
             ("autovacuum", "on, but not for the tables that are measured"),
-            ("repetitions", f"{options.repetitions}; {options.short_repetitions} and more of what is over within a second"),
+            ("repetitions", f"{options.repetitions}; {options.short_repetitions} of what is over within a second"),
             ("scale of rows and times", f"{options.scale:g}"),
         ],
         words=True,

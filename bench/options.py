@@ -16,8 +16,6 @@ REPETITIONS = 5
 IDLE_SECONDS = 600.0
 # What is over within a second is measured so many times in each repetition.
 SHORT_TIMES = 3
-# And so many races, where a bar is close.
-RACES = 4
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,6 @@ class Options:
         """How often that is measured which is over within a second: a single time says little where
         the speed of the machine itself changes from one to the next."""
         return self.repetitions * SHORT_TIMES
-
-    @property
-    def races(self) -> int:
-        """How often the contenders of bar 1 race that bars are about."""
-        return self.repetitions * RACES
 
     @property
     def folder(self) -> Path:

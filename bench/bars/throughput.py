@@ -10,7 +10,7 @@ from bench import pace, plots
 from bench.contenders import BY_INDEX, LARGE_BATCH, Contender, bare, naive, original, plan, race, sweep, worker
 from bench.figures import Spread, number, ratios, spread, thousands
 from bench.report import Report, Table
-from bench.options import RACES
+from bench.options import SHORT_TIMES
 from bench.stage import DEFAULT_DUTY_CYCLE, Stage
 from bench.verdict import Check
 
@@ -72,19 +72,19 @@ def measure(stage: Stage) -> Report:
     plans: dict[str, str] = {}
     taken, disturbed = stage.pace.taken, stage.pace.disturbed
     try:
-        for number_of in range(stage.options.races):
+        for number_of in range(stage.options.short_repetitions):
             for mode in races:
                 stage.set(synchronous_commit=mode)
                 stage.say(f"race {number_of + 1}, synchronous_commit = {mode}")
                 if not plans:
                     stage.table("backlog", rows, expired)
                     plans = {"own": plan(stage), "index": plan(stage, *BY_INDEX)}
-                taking_part = SHORT if number_of % RACES else contenders(mode)
+                taking_part = SHORT if number_of % SHORT_TIMES else contenders(mode)
                 races[mode].append(race(stage, taking_part, expired, rows, offset=number_of))
     finally:
         stage.set(**{"synchronous_commit": None, "pg_reaper.batch_size": None, "pg_reaper.duty_cycle": None})
     said = METHOD.format(
-        expired=expired, rows=rows, duty_cycle=DEFAULT_DUTY_CYCLE, times=stage.options.races,
+        expired=expired, rows=rows, duty_cycle=DEFAULT_DUTY_CYCLE, times=stage.options.short_repetitions,
         repetitions=stage.options.repetitions, taken=stage.pace.taken - taken,
         disturbed=stage.pace.disturbed - disturbed, patience=pace.PATIENCE_SECONDS, tolerance=pace.TOLERANCE, **plans,
     )  # fmt: skip
