@@ -6,7 +6,7 @@
 //! a row that was changed meanwhile, triggers of either kind, foreign keys.
 //!
 //! Where nobody else has a say in what becomes of a row, as most tables have no trigger on that, the gate
-//! does the one thing that the `DELETE` would do, without the way up to it and back: that is a tenth of
+//! does the one thing that the `DELETE` would do, without the way up to it and back: that is some 8 % of
 //! the time. Who may delete, and whether it is allowed at all, was looked at when the statement
 //! started. A row that was changed meanwhile goes up as ever.
 
