@@ -119,7 +119,7 @@ class Server(Sessions):
             self.process = None
             raise RuntimeError(f"{self.name} did not start:\n{self.log()[-4000:]}")
         try:
-            psycopg.connect(**self.address()).close()
+            self._open().close()
         except psycopg.OperationalError:
             return False
         return True
@@ -212,7 +212,7 @@ class Server(Sessions):
 
         ``server.set(**{"pg_reaper.interval": "1s"})``
         """
-        with psycopg.connect(**self.address(), autocommit=True) as connection:
+        with self._open() as connection:
             for key, value in settings.items():
                 name = sql.SQL(".").join(map(sql.Identifier, key.split(".")))
                 if value is None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
+
+# The longest wait before a session is opened, in seconds. With `make dawdle` tests wait as well as
+# processes: what a test does next comes late on a busy machine.
+DAWDLE = 0.12 if os.environ.get("PG_REAPER_DAWDLE") else 0.0
 
 
 class Sessions:
@@ -31,14 +38,20 @@ class Sessions:
         self, dbname: str = "postgres", user: str = "postgres", autocommit: bool = True, **kwargs: Any
     ) -> psycopg.Connection[Any]:
         """A new session, closed when the server ends if not before."""
-        connection = psycopg.connect(**self.address(dbname, user), autocommit=autocommit, **kwargs)
+        connection = self._open(dbname, user, autocommit, **kwargs)
         self._connections = [c for c in self._connections if not c.closed]
         self._connections.append(connection)
         return connection
 
+    def _open(
+        self, dbname: str = "postgres", user: str = "postgres", autocommit: bool = True, **kwargs: Any
+    ) -> psycopg.Connection[Any]:
+        time.sleep(random.uniform(0, DAWDLE))
+        return psycopg.connect(**self.address(dbname, user), autocommit=autocommit, **kwargs)
+
     def query(self, query: str, params: Sequence[Any] | None = None, **where: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement, run in a session of its own."""
-        with psycopg.connect(**self.address(**where), autocommit=True) as connection:
+        with self._open(**where) as connection:
             cursor = connection.execute(query, params)
             return cursor.fetchall() if cursor.description else []
 
@@ -50,7 +63,7 @@ class Sessions:
 
     def execute(self, *statements: str, **where: Any) -> None:
         """Runs statements one after the other, each in a transaction of its own."""
-        with psycopg.connect(**self.address(**where), autocommit=True) as connection:
+        with self._open(**where) as connection:
             for statement in statements:
                 connection.execute(statement)
 
