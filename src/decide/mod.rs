@@ -8,6 +8,7 @@
 //! trust in a lease earlier, and paces the worker, but never judges a row.
 
 pub mod advice;
+pub mod ahead;
 pub mod batch;
 pub mod brake;
 pub mod config;

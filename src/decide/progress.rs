@@ -6,29 +6,9 @@
 //! held; so within a pass no entry is walked twice, and between passes a low-water mark is kept
 //! below which nothing is left.
 
+use super::ahead::{Ahead, Due, Tid};
 use super::{ServerTime, Ticks, schedule};
 use std::time::Duration;
-
-/// Where a row version lies: block and offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tid {
-    pub block: u32,
-    pub offset: u16,
-}
-
-impl Tid {
-    /// Before every row: offsets count from 1.
-    pub const FIRST: Tid = Tid { block: 0, offset: 0 };
-    /// After every row.
-    pub const LAST: Tid = Tid { block: u32::MAX, offset: u16::MAX };
-}
-
-/// A due row, as it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Due {
-    pub deadline: ServerTime,
-    pub tid: Tid,
-}
 
 /// How far a pass has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,46 +31,6 @@ impl Place {
             Place::Within(due) => due,
             Place::Past(deadline) => Due { deadline, tid: Tid::LAST },
         }
-    }
-}
-
-/// Rows that were read ahead, and wait for their turn. A pass that is cut short keeps them: to read
-/// them may have taken longer than its turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ahead {
-    rows: Vec<Due>,
-    taken: usize,
-    /// What comes after them.
-    pub then: Then,
-}
-
-/// What comes after rows that were read ahead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// There may be more of their kind.
-    More,
-    /// They were the last of this deadline.
-    Past(ServerTime),
-    /// They were the last.
-    End,
-}
-
-impl Ahead {
-    pub fn new(rows: Vec<Due>, then: Then) -> Ahead {
-        Ahead { rows, taken: 0, then }
-    }
-
-    /// Leaves out those that are `held`; returns how many.
-    pub fn leave_out(&mut self, held: impl Fn(&Due) -> bool) -> usize {
-        let before = self.rows.len();
-        self.rows.retain(|row| !held(row));
-        before - self.rows.len()
-    }
-
-    /// The next rows, `most` at the most.
-    pub fn next(&self, most: usize) -> &[Due] {
-        let rest = &self.rows[self.taken..];
-        &rest[..most.min(rest.len())]
     }
 }
 
@@ -150,9 +90,8 @@ impl Pass {
     /// The next `tried` of the rows that were read ahead were tried, and `reaped` of them reaped.
     pub fn tried(&mut self, tried: usize, reaped: u64) {
         let Some(ahead) = &mut self.ahead else { return };
-        let batch = &ahead.rows[ahead.taken..ahead.taken + tried];
+        let batch = ahead.take(tried);
         let (Some(&first), Some(&last)) = (batch.first(), batch.last()) else { return };
-        ahead.taken += tried;
         self.place = Place::Within(last);
         if reaped < tried as u64 {
             self.left(first.deadline);
@@ -241,6 +180,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ahead::Then;
     use super::*;
 
     fn due(deadline: ServerTime, offset: u16) -> Due {

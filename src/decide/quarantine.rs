@@ -4,7 +4,7 @@
 //! again by its tid, ever more rarely. Nothing looks for it in between, so that thousands of such
 //! rows cost the passes nothing.
 
-use super::progress::{Due, Tid};
+use super::ahead::{Due, Tid};
 use super::{ServerTime, Ticks, micros, schedule};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

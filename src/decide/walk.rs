@@ -12,9 +12,10 @@
 //! quarantine once it fails alone: ranges end before such a row, and by tids it is left out.
 
 use super::ServerTime;
+use super::ahead::{Ahead, Due, Then, Tid};
 use super::batch::BatchSize;
 use super::contention::Contention;
-use super::progress::{Ahead, Due, Pass, Place, Then, Tid};
+use super::progress::{Pass, Place};
 use super::quarantine::Quarantine;
 use std::time::Duration;
 

@@ -2,10 +2,11 @@
 
 use super::failure::Failure;
 use super::kept;
+use super::say;
 use super::sql::{self, required};
 use crate::decide::refusal::Refusal;
 use crate::decide::version::{Skew, skew};
-use pgrx::pg_sys;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 /// The version of this library.
 pub const LIBRARY: &str = env!("CARGO_PKG_VERSION");
@@ -63,6 +64,29 @@ impl Extension {
     /// How its SQL compares with this library.
     pub fn skew(&self) -> Skew {
         skew(&self.version, LIBRARY)
+    }
+
+    /// Says how its SQL compares with this library, and what to do.
+    pub fn tell(&self, skew: Skew, database: &str) {
+        let (level, hint) = match skew {
+            Skew::None => (PgLogLevel::LOG, None),
+            Skew::SqlOlder => (
+                PgLogLevel::LOG,
+                Some("All that it had goes on working; run ALTER EXTENSION pg_reaper UPDATE."),
+            ),
+            Skew::SqlNewer => (
+                PgLogLevel::WARNING,
+                Some(
+                    "Nothing is reaped here until the server is restarted, so that it loads the new library.",
+                ),
+            ),
+        };
+        let message = format!(
+            "pg_reaper: extension {} in database {database:?} is served by library {LIBRARY}",
+            self.version
+        );
+        let code = PgSqlErrorCode::ERRCODE_WARNING;
+        say::say(level, code, &message, None, hint);
     }
 
     /// A statement of ours with its tables qualified.

@@ -9,6 +9,8 @@
 //! | `transaction` | transactions and subtransactions that contain their errors |
 //! | `sql` | running SQL with parameters, rows as Rust values |
 //! | `kept` | statements that are the same each time, their plans kept |
+//! | `prepared` | statements that run many times with other values |
+//! | `statements` | what a sweep says to the server, for one table |
 //! | `sandbox` | acting as a table's owner, and no further |
 //! | `timeouts` | the two strikes that end a statement |
 //! | `extension` | where the extension lives in this database |
@@ -30,6 +32,7 @@
 //! | `range` | a batch that is a range of the index |
 //! | `delete` | a `DELETE` of ours, which can end after so many rows |
 //! | `gate` | what stands between the two nodes of its plan |
+//! | `tally` | counting what was reaped |
 //! | `orphans` | logging what was reaped |
 //! | `lease_row`, `lease_lock` | the two kinds of leadership |
 //! | `lease_table` | the table of the first: our own, or another's |
@@ -49,6 +52,7 @@
 //! | `starter` | starting a worker, and telling it to leave |
 //! | `announcement` | telling the launcher at commit that the extension was created |
 //! | `worker` | the background worker of one database, and its cycle |
+//! | `identity` | what a worker is called |
 //! | `process` | signals, session, memory of both, and how they wait |
 //! | `exit` | the worker's way out |
 //! | `title` | what an operator sees of a process |
@@ -77,6 +81,7 @@ mod fenced;
 pub mod filter;
 mod gate;
 mod held;
+mod identity;
 pub mod indexed;
 mod kept;
 pub mod launcher;

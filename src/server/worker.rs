@@ -6,8 +6,8 @@
 //! the preload, by the postmaster. It leaves for good when it is told to, and where it finds no
 //! extension. On every way out but a crash the lease is given back first, in [`exit`].
 
-use super::clock::{iso, server_now, ticks};
-use super::extension::{Extension, LIBRARY};
+use super::clock::{server_now, ticks};
+use super::extension::Extension;
 use super::failure::Failure;
 use super::leadership::Leadership;
 use super::process::{self, pin, reload_if_pending, wait};
@@ -16,13 +16,13 @@ use super::rounds::{Rounds, Swept};
 use super::starter::Order;
 use super::status::{self, Place, State};
 use super::transaction::in_transaction;
-use super::{board, brake, dawdle, encoding, exit, say, settings, title};
+use super::{board, brake, dawdle, exit, identity, say, settings, title};
 use crate::decide::brake::Hold;
 use crate::decide::config::{Change, InForce, Settings};
 use crate::decide::version::Skew;
 use crate::decide::{Ticks, schedule};
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::CString;
 use std::time::Duration;
 
 /// The soonest that a lease which was only locked is tried for again. `CREATE EXTENSION` lets go of
@@ -93,9 +93,9 @@ impl Worker {
     fn new() -> Worker {
         // SAFETY: reads variables of this process, which is connected.
         let (pid, oid) = unsafe { (pg_sys::MyProcPid, pg_sys::MyDatabaseId) };
-        let database = own_database();
+        let database = identity::database();
         let now = server_now();
-        let me = leader_id(&database, pid, now);
+        let me = identity::leader(&database, pid, now);
         dawdle::here();
         let place: &'static Place =
             Box::leak(Box::new(Place::take(pid, oid.to_u32(), &database, &me, now)));
@@ -268,25 +268,7 @@ impl Worker {
     fn outdated(&mut self, extension: &Extension) -> bool {
         let found = extension.skew();
         if found != self.skewed {
-            let (level, hint) = match found {
-                Skew::None => (PgLogLevel::LOG, None),
-                Skew::SqlOlder => (
-                    PgLogLevel::LOG,
-                    Some("All that it had goes on working; run ALTER EXTENSION pg_reaper UPDATE."),
-                ),
-                Skew::SqlNewer => (
-                    PgLogLevel::WARNING,
-                    Some(
-                        "Nothing is reaped here until the server is restarted, so that it loads the new library.",
-                    ),
-                ),
-            };
-            let message = format!(
-                "pg_reaper: extension {} in database {:?} is served by library {LIBRARY}",
-                extension.version, self.database
-            );
-            let code = PgSqlErrorCode::ERRCODE_WARNING;
-            say::say(level, code, &message, None, hint);
+            extension.tell(found, &self.database);
         }
         self.skewed = found;
         found == Skew::SqlNewer
@@ -334,26 +316,4 @@ impl Worker {
 fn complain(why: &crate::decide::config::Misconfigured, what: &str) {
     let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
     say::say(PgLogLevel::WARNING, code, &format!("{why}; {what}"), None, Some(&why.hint()));
-}
-
-/// What the database of this process is called.
-fn own_database() -> String {
-    let name = in_transaction(|| {
-        // SAFETY: looks into the catalogue, in a transaction; a palloc'd string or null.
-        let name = unsafe { pg_sys::get_database_name(pg_sys::MyDatabaseId) };
-        // SAFETY: NUL-terminated, as PostgreSQL made it.
-        Ok((!name.is_null()).then(|| encoding::neutral(unsafe { CStr::from_ptr(name) })))
-    });
-    name.ok().flatten().unwrap_or_default()
-}
-
-/// An id that no other start of a worker has, and that a person can read: where, which database,
-/// which process, since when.
-fn leader_id(database: &str, pid: c_int, started: i64) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
-    // SAFETY: reads a variable of this process.
-    let port = unsafe { pg_sys::PostPortNumber };
-    // It is written into a row of this database, which may not have every character.
-    encoding::reportable(&format!("{host}:{port}/{database}/{pid}@{}", iso(started)))
 }

@@ -1,7 +1,8 @@
 //! Rows in quarantine whose next try has come. They are known by their tids, so nothing is walked.
 
+use super::super::ahead::Due;
 use super::super::batch::BatchSize;
-use super::super::progress::{Due, Pass};
+use super::super::progress::Pass;
 use super::super::quarantine::Quarantine;
 use super::Bounds;
 use super::rows::{Rows, Snag};

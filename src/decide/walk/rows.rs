@@ -1,7 +1,8 @@
 //! What the walk asks of a table, and what it is told.
 
 use super::super::ServerTime;
-use super::super::progress::{Due, Pass};
+use super::super::ahead::Due;
+use super::super::progress::Pass;
 use super::super::quarantine::Why;
 
 /// What stands after a number of rows from some deadline on.
