@@ -51,33 +51,40 @@ REVOKE ALL ON @extschema@.pg_reaper_quarantine FROM PUBLIC;
 GRANT SELECT (policy, relation, deadline, sqlstate, tries, first_failed_at, last_failed_at, next_try, tid)
   ON @extschema@.pg_reaper_quarantine TO pg_monitor;
 
--- The function has a parameter more; whoever may run the old one may run the new one.
-CREATE FUNCTION @extschema@.pg_reaper_sweep(
-  relation pg_catalog.regclass,
-  max_rows bigint,
-  policy bigint
-) RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_sweep_policy_wrapper';
-REVOKE ALL ON FUNCTION @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint, bigint) FROM PUBLIC;
-DO $$
-DECLARE
-  may record;
+-- What a server is told and holds is its own. Where a publication takes all tables along, a subscriber
+-- would be given the publisher's policies and lease beside those it has.
+CREATE FUNCTION @extschema@.pg_reaper_keep_own() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  FOR may IN
-    SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS whoever,
-      CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS further
-    FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
-    WHERE p.oid OPERATOR(pg_catalog.=) '@extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint)'::pg_catalog.regprocedure
-    AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
-  LOOP
-    EXECUTE pg_catalog.format(
-      'GRANT EXECUTE ON FUNCTION @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint, bigint) TO %s%s',
-      may.whoever, may.further);
-  END LOOP;
+  IF EXISTS (
+    SELECT FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a
+    WHERE a.backend_type OPERATOR(pg_catalog.~~) 'logical replication%'
+  ) THEN
+    RETURN NULL;
+  END IF;
+  IF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN
+    RETURN OLD;
+  END IF;
+  RETURN NEW;
 END
 $$;
-DROP FUNCTION @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint);
-CREATE OR REPLACE FUNCTION @extschema@.pg_reaper_sweep(
+REVOKE ALL ON FUNCTION @extschema@.pg_reaper_keep_own() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.pg_reaper_keep_own() IS
+  'Keeps logical replication from writing to the tables of pg_reaper itself';
+CREATE TRIGGER pg_reaper_keep_own BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.pg_reaper_policy
+  FOR EACH ROW EXECUTE FUNCTION @extschema@.pg_reaper_keep_own();
+ALTER TABLE @extschema@.pg_reaper_policy ENABLE REPLICA TRIGGER pg_reaper_keep_own;
+CREATE TRIGGER pg_reaper_keep_own BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.pg_reaper_lease
+  FOR EACH ROW EXECUTE FUNCTION @extschema@.pg_reaper_keep_own();
+ALTER TABLE @extschema@.pg_reaper_lease ENABLE REPLICA TRIGGER pg_reaper_keep_own;
+CREATE TRIGGER pg_reaper_keep_own BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.pg_reaper_quarantine
+  FOR EACH ROW EXECUTE FUNCTION @extschema@.pg_reaper_keep_own();
+ALTER TABLE @extschema@.pg_reaper_quarantine ENABLE REPLICA TRIGGER pg_reaper_keep_own;
+
+-- Two functions have a parameter or a column more. Whoever may run the old ones may run the new ones.
+ALTER FUNCTION @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint) RENAME TO pg_reaper_sweep_before;
+ALTER FUNCTION @extschema@.pg_reaper_status() RENAME TO pg_reaper_status_before;
+CREATE FUNCTION @extschema@.pg_reaper_sweep(
   relation pg_catalog.regclass DEFAULT NULL,
   max_rows bigint DEFAULT NULL,
   policy bigint DEFAULT NULL
@@ -101,8 +108,6 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_reaper_resume_wrap
 COMMENT ON FUNCTION @extschema@.pg_reaper_resume() IS
   'Has passes go on, in every database: takes the clock for right as it is, and ends the startup grace; returns whether anything held them';
 
--- The columns of a function cannot be added to.
-DROP FUNCTION @extschema@.pg_reaper_status();
 CREATE FUNCTION @extschema@.pg_reaper_status(
   OUT database text,
   OUT pid integer,
@@ -129,6 +134,7 @@ COMMENT ON FUNCTION @extschema@.pg_reaper_announce() IS
   'Has the launcher look into this database when the transaction commits; CREATE EXTENSION calls it';
 
 REVOKE ALL ON FUNCTION
+  @extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint, bigint),
   @extschema@.pg_reaper_status(),
   @extschema@.pg_reaper_start(),
   @extschema@.pg_reaper_stop(),
@@ -136,6 +142,30 @@ REVOKE ALL ON FUNCTION
   @extschema@.pg_reaper_announce()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.pg_reaper_status() TO pg_monitor;
+DO $$
+DECLARE
+  may record;
+BEGIN
+  FOR may IN
+    SELECT renamed.new,
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS whoever,
+      CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS further
+    FROM (VALUES
+      ('@extschema@.pg_reaper_sweep_before(pg_catalog.regclass, bigint)'::pg_catalog.regprocedure,
+        '@extschema@.pg_reaper_sweep(pg_catalog.regclass, bigint, bigint)'::pg_catalog.regprocedure),
+      ('@extschema@.pg_reaper_status_before()'::pg_catalog.regprocedure,
+        '@extschema@.pg_reaper_status()'::pg_catalog.regprocedure)
+    ) AS renamed (old, new)
+    JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) renamed.old, pg_catalog.aclexplode(p.proacl) a
+    WHERE a.grantee OPERATOR(pg_catalog.<>) p.proowner
+  LOOP
+    EXECUTE pg_catalog.format(
+      'GRANT EXECUTE ON FUNCTION %s TO %s%s', may.new, may.whoever, may.further);
+  END LOOP;
+END
+$$;
+DROP FUNCTION @extschema@.pg_reaper_sweep_before(pg_catalog.regclass, bigint);
+DROP FUNCTION @extschema@.pg_reaper_status_before();
 
 CREATE FUNCTION @extschema@.pg_reaper_add_policy(
   relation pg_catalog.regclass,

@@ -91,6 +91,36 @@ REVOKE ALL ON @extschema@.pg_reaper_quarantine FROM PUBLIC;
 GRANT SELECT (policy, relation, deadline, sqlstate, tries, first_failed_at, last_failed_at, next_try, tid)
   ON @extschema@.pg_reaper_quarantine TO pg_monitor;
 
+-- What a server is told and holds is its own. Where a publication takes all tables along, a subscriber
+-- would be given the publisher's policies and lease beside those it has.
+CREATE FUNCTION @extschema@.pg_reaper_keep_own() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF EXISTS (
+    SELECT FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a
+    WHERE a.backend_type OPERATOR(pg_catalog.~~) 'logical replication%'
+  ) THEN
+    RETURN NULL;
+  END IF;
+  IF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN
+    RETURN OLD;
+  END IF;
+  RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION @extschema@.pg_reaper_keep_own() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.pg_reaper_keep_own() IS
+  'Keeps logical replication from writing to the tables of pg_reaper itself';
+CREATE TRIGGER pg_reaper_keep_own BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.pg_reaper_policy
+  FOR EACH ROW EXECUTE FUNCTION @extschema@.pg_reaper_keep_own();
+ALTER TABLE @extschema@.pg_reaper_policy ENABLE REPLICA TRIGGER pg_reaper_keep_own;
+CREATE TRIGGER pg_reaper_keep_own BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.pg_reaper_lease
+  FOR EACH ROW EXECUTE FUNCTION @extschema@.pg_reaper_keep_own();
+ALTER TABLE @extschema@.pg_reaper_lease ENABLE REPLICA TRIGGER pg_reaper_keep_own;
+CREATE TRIGGER pg_reaper_keep_own BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.pg_reaper_quarantine
+  FOR EACH ROW EXECUTE FUNCTION @extschema@.pg_reaper_keep_own();
+ALTER TABLE @extschema@.pg_reaper_quarantine ENABLE REPLICA TRIGGER pg_reaper_keep_own;
+
 -- Who may read what: a role is granted what it needs, and nothing goes to everybody.
 REVOKE ALL ON @extschema@.pg_barrier_state, @extschema@.pg_reaper_policy,
   @extschema@.pg_reaper_lease FROM PUBLIC;

@@ -99,7 +99,8 @@ impl Deadline {
         self.time_zone.as_deref().unwrap_or("'UTC'")
     }
 
-    /// The deadline of a row, of type `timestamptz`.
+    /// The deadline of a row, of type `timestamptz`. The first days that there are may not be in
+    /// another time zone, and are past in all.
     pub fn of_row(&self) -> String {
         let (column, zone) = (&self.column, self.zone());
         let local = match self.column_type {
@@ -109,7 +110,11 @@ impl Deadline {
             ColumnType::Date => format!("({column} + 1)::pg_catalog.timestamp"),
         };
         let ttl = self.ttl.as_ref().map_or(String::new(), |ttl| format!(" + {ttl}"));
-        format!("(({local}{ttl}) AT TIME ZONE {zone})")
+        let (first, earliest) = (self.column_type.name(), "'-infinity'::pg_catalog.timestamptz");
+        format!(
+            "CASE WHEN {column} OPERATOR(pg_catalog.<) '4713-01-01 BC'::pg_catalog.{first} \
+             THEN {earliest} ELSE (({local}{ttl}) AT TIME ZONE {zone}) END"
+        )
     }
 
     /// The key before which rows are due at `now`, an expression of type `timestamptz`; of the
@@ -147,7 +152,9 @@ mod tests {
         let created = Deadline { ttl, ..Deadline::column("created_at") };
         assert_eq!(
             created.of_row(),
-            "(((created_at AT TIME ZONE 'UTC') + '1 day'::interval) AT TIME ZONE 'UTC')"
+            "CASE WHEN created_at OPERATOR(pg_catalog.<) '4713-01-01 BC'::pg_catalog.timestamptz \
+             THEN '-infinity'::pg_catalog.timestamptz ELSE \
+             (((created_at AT TIME ZONE 'UTC') + '1 day'::interval) AT TIME ZONE 'UTC') END"
         );
         assert_eq!(
             created.bound("$1"),

@@ -102,6 +102,12 @@ pub enum Refusal {
     NotStopped { pids: Vec<i32> },
     #[error("passes are held: the clock leapt forward by {:.1} s", leap.as_secs_f64())]
     ClockLeapt { leap: Duration },
+    #[error("the clock was set back by {:.3} s in the middle of a pass", back.as_secs_f64())]
+    ClockSetBack { back: Duration },
+    #[error("could not obtain a lock on table {relation} at once")]
+    Locked { relation: String },
+    #[error("table {relation} is named by a policy in a table whose owner may not act for its own")]
+    PolicyOfAnother { relation: String },
     #[error("there is no shared memory by which a worker could be told")]
     NoSharedMemory,
 }
@@ -117,7 +123,8 @@ impl Refusal {
         match self {
             Refusal::NotOwner { .. }
             | Refusal::FilterOfAnother { .. }
-            | Refusal::TriggerOfAnother { .. } => "42501",
+            | Refusal::TriggerOfAnother { .. }
+            | Refusal::PolicyOfAnother { .. } => "42501",
             Refusal::NoRelation { .. } => "42P01",
             Refusal::NotATable { .. }
             | Refusal::ForeignPartition { .. }
@@ -139,9 +146,11 @@ impl Refusal {
             | Refusal::OfBarriersOnly { .. }
             | Refusal::NotServed { .. }
             | Refusal::ClockLeapt { .. }
+            | Refusal::ClockSetBack { .. }
             | Refusal::NoSharedMemory => "55000",
             Refusal::NotStarted { .. } | Refusal::NotStopped { .. } => "57P03",
             Refusal::NoSlot => "53400",
+            Refusal::Locked { .. } => "55P03",
             Refusal::Changed { .. } | Refusal::PolicyChanged { .. } => "40001",
             Refusal::InRecovery => "25006",
             Refusal::NegativeMaxRows { .. }

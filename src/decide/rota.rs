@@ -72,7 +72,7 @@ pub struct Visit {
 impl Visit {
     /// When the next one is due.
     pub fn next(&self) -> Ticks {
-        let mut next = self.cycle_began + self.interval;
+        let mut next = self.cycle_began + self.interval.max(REST);
         if let Some(due_in) = self.due_in.filter(|_| !self.own_interval) {
             let rest = REST.max((self.ended.saturating_sub(self.began)) * REST_SHARE);
             next = next.min(self.ended.saturating_add(rest.max(due_in.saturating_add(PAST))));

@@ -36,7 +36,7 @@ fn adopt(relation: pg_sys::Oid) -> Result<i64, Failure> {
     table.check(relation)?;
     table.shape.clone()?;
     let statement = extension.sql(include_str!("../../sql/adopt/adopt.sql"));
-    let ids = sandbox::as_owner(extension.owner, Restriction::Full, || {
+    let ids = sandbox::as_owner(extension.author, Restriction::Full, || {
         sql::query(&statement, &[Arg::Oid(relation)], |row| required(row.int8(1), "id"))
     })?;
     match ids.first() {
@@ -58,7 +58,7 @@ fn disown(relation: pg_sys::Oid) -> Result<(), Failure> {
     match adopted(&extension, relation)? {
         None => Err(Refusal::NotAdopted { relation: table.name }.into()),
         Some(policy) if policy.builtin => Err(Refusal::BuiltIn { relation: table.name }.into()),
-        Some(policy) => sandbox::as_owner(extension.owner, Restriction::Full, || {
+        Some(policy) => sandbox::as_owner(extension.author, Restriction::Full, || {
             policies::forget(&extension, &[policy.id])
         }),
     }

@@ -82,7 +82,7 @@ fn pg_reaper_drop_policy(policy: i64) {
         if known.builtin {
             return Err(Refusal::BuiltIn { relation: policies::name_of(known.relation)? }.into());
         }
-        sandbox::as_owner(extension.owner, Restriction::Full, || {
+        sandbox::as_owner(extension.author, Restriction::Full, || {
             policies::forget(&extension, &[policy])
         })
     });
@@ -116,7 +116,7 @@ fn add(args: &[Arg], path: &CString) -> Result<i64, Failure> {
     watchable::own(&extension, relation)?.check(relation)?;
     refuse_a_name_taken(&extension, &args[4], 0)?;
     let statement = extension.sql(include_str!("../../sql/policy/add.sql"));
-    let ids = sandbox::as_owner(extension.owner, Restriction::Full, || {
+    let ids = sandbox::as_owner(extension.author, Restriction::Full, || {
         sql::query(&statement, args, |row| required(row.int8(1), "id"))
     })?;
     let id = required(ids.first().copied(), "id")?;
@@ -140,7 +140,7 @@ fn alter(args: &[Arg], path: &CString) -> Result<(), Failure> {
     refuse_what_cannot_be_reset(&args[11])?;
     let statement = extension.sql(include_str!("../../sql/policy/alter.sql"));
     let written = matches!(args[3], Arg::Raw(_, Some(_)));
-    sandbox::as_owner(extension.owner, Restriction::Full, || sql::execute(&statement, args))?;
+    sandbox::as_owner(extension.author, Restriction::Full, || sql::execute(&statement, args))?;
     let off = matches!(args[ENABLED], Arg::Raw(_, Some(on)) if on.value() & 1 == 0);
     if off && (1..args.len()).filter(given).eq([ENABLED]) {
         // A policy that is broken can be switched off, whatever it is that is broken.
@@ -161,7 +161,7 @@ fn refuse_a_name_taken(extension: &Extension, name: &Arg, own: i64) -> Result<()
     let statement = extension
         .sql("SELECT id, name FROM @schema@.pg_reaper_policy WHERE name = $1 AND id <> $2");
     let args = [name.clone(), Arg::Int8(own)];
-    let taken = sandbox::as_owner(extension.owner, Restriction::Full, || {
+    let taken = sandbox::as_owner(extension.author, Restriction::Full, || {
         sql::query(&statement, &args, |row| {
             Ok(Refusal::NameTaken {
                 policy: required(row.int8(1), "id")?,

@@ -101,7 +101,7 @@ fn one(
         None => format!("past {}", deadline.column),
     };
     let why = why.replace("::pg_catalog.interval", "");
-    hold_still(target, pg_sys::AccessShareLock)?;
+    hold_still(target, pg_sys::AccessShareLock, None)?;
     let bound = watched.bound(now)?;
     // The filter may raise an error for any row in quarantine.
     let tried_after = if watched.filter.is_some() { ServerTime::MIN } else { now };

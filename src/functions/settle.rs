@@ -38,7 +38,7 @@ pub fn settle(
         let given = column.map(|column| Given { root: relation, column, meaning });
         Ok((invalid(row, &table.name), given, row.text(12)))
     };
-    let found = sandbox::as_owner(extension.owner, Restriction::Full, || {
+    let found = sandbox::as_owner(extension.author, Restriction::Full, || {
         sql::query(&statement, &[Arg::Int8(policy)], read)
     })?;
     let Some((invalid, given, mut filter)) = found.into_iter().next() else {
@@ -77,7 +77,7 @@ fn keep(
         .sql("UPDATE @schema@.pg_reaper_policy SET filter = $2, meaning = $3 WHERE id = $1");
     let filter = filter.map_or(Arg::Raw(pg_sys::TEXTOID, None), Arg::Text);
     let args = [Arg::Int8(policy), filter, Arg::Text(&kept.to_string())];
-    sandbox::as_owner(extension.owner, Restriction::Full, || sql::execute(&statement, &args))?;
+    sandbox::as_owner(extension.author, Restriction::Full, || sql::execute(&statement, &args))?;
     Ok(())
 }
 
@@ -121,7 +121,7 @@ fn invalid(row: &Row, table: &str) -> Result<(), Refusal> {
 /// Whether the deadlines of a policy can be counted: an interval may reach beyond all time.
 fn countable(extension: &Extension, policy: i64) -> Result<(), Failure> {
     let loaded =
-        sandbox::as_owner(extension.owner, Restriction::Full, || policies::load(extension))?;
+        sandbox::as_owner(extension.author, Restriction::Full, || policies::load(extension))?;
     for target in loaded.targets.iter().filter(|target| target.policy == policy) {
         let watched = target.watched.as_ref().map_err(Clone::clone)?;
         let now = server_now();

@@ -23,7 +23,7 @@ fn pg_reaper_suspended() -> TableIterator<'static, (name!(policy, i64), name!(re
 
 fn suspended() -> Result<BTreeMap<i64, String>, Failure> {
     let extension = Extension::expect()?;
-    let all = as_owner(extension.owner, Restriction::Full, || policies::load(&extension))?;
+    let all = as_owner(extension.author, Restriction::Full, || policies::load(&extension))?;
     let gone = all.bereft.into_iter().map(|policy| (policy, "its table was dropped".into()));
     let mut found: BTreeMap<i64, String> = gone.collect();
     with_lock_timeout(settings::read().lock_limit(), || {
@@ -44,7 +44,7 @@ fn trouble(target: &Target) -> Option<String> {
     };
     // Those of barriers go by the protocol.
     watched.given.as_ref()?;
-    let looked_at = contained(|| hold_still(target, pg_sys::AccessShareLock));
+    let looked_at = contained(|| hold_still(target, pg_sys::AccessShareLock, None));
     // Of a table that somebody holds locked nothing can be told.
     let failure = looked_at.err().filter(|failure| !failure.is_lock())?;
     Some(failure.message)

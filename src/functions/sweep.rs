@@ -19,6 +19,7 @@ use crate::server::transaction::in_subtransaction;
 use crate::server::{blocks, board, brake, say, settings};
 use pgrx::PgLogLevel;
 use pgrx::prelude::*;
+use std::time::Duration;
 
 /// Sweeps every policy, or the one of `relation`; returns how many rows were reaped.
 ///
@@ -94,7 +95,8 @@ fn sweep(asked: Option<Asked>, max_rows: Option<i64>) -> Result<i64, Failure> {
 /// caller may act for.
 pub fn targets(asked: Option<Asked>) -> Result<Vec<Target>, Failure> {
     let extension = Extension::expect()?;
-    let all = sandbox::as_owner(extension.owner, Restriction::Full, || policies::load(&extension))?;
+    let all =
+        sandbox::as_owner(extension.author, Restriction::Full, || policies::load(&extension))?;
     let caller = sandbox::current_user();
     let mut targets = all.targets;
     if let Some(asked) = asked {
@@ -191,7 +193,7 @@ impl Host for Caller<'_> {
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         contained(|| {
-            hold_still(target, pg_sys::AccessShareLock)?;
+            hold_still(target, pg_sys::AccessShareLock, None)?;
             work()
         })
     }
@@ -206,8 +208,8 @@ impl Host for Caller<'_> {
         // Its cutoff may have been read after a leap: then the call ends, not a batch.
         brake::refuse(self.settings).unwrap_or_else(|failure| failure.raise());
         let outcome = contained(|| {
-            hold_still(target, pg_sys::RowExclusiveLock)?;
-            let stands = sandbox::as_owner(self.extension.owner, Restriction::Full, || {
+            hold_still(target, pg_sys::RowExclusiveLock, None)?;
+            let stands = sandbox::as_owner(self.extension.author, Restriction::Full, || {
                 policies::still_stands(self.extension, target)
             })?;
             if !stands {
@@ -231,6 +233,11 @@ impl Host for Caller<'_> {
 
     /// A cancellation ends the call, so there is none to be told of.
     fn timed_out(&mut self, _target: &Target, _rows: usize, _failure: &Failure) {}
+
+    /// It is the caller's transaction that waits.
+    fn row_lock_limit(&self) -> Option<Duration> {
+        None
+    }
 
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction {
         sandbox::restriction_of(owner)

@@ -6,6 +6,7 @@ use super::pass::Stop;
 use super::sandbox::with_lock_timeout;
 use super::sql::{Arg, Row, required};
 use super::statements::Reap;
+use super::transaction::snapshot_is_kept;
 use crate::decide::fault::{Fault, fault};
 use crate::decide::orphan::{Orphan, Rule};
 use crate::decide::walk::rows::Snag;
@@ -71,11 +72,26 @@ impl Doing {
         Ok(done)
     }
 
+    /// Deletes, and waits for locks no longer than `limit`, where there is one.
+    pub fn within<T>(
+        &self,
+        limit: Option<Duration>,
+        delete: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match limit {
+            Some(limit) => with_lock_timeout(limit, delete),
+            None => delete(),
+        }
+    }
+
     /// What it means that the batch was rolled back for this.
     pub fn snag(&self, stop: Stop) -> Snag<Stop> {
         let Stop::Failed(failure) = &stop else { return Snag::Stop(stop) };
         match fault(&failure.sqlstate()) {
             Fault::Lock | Fault::Change if self.waits.get() => Snag::MetALock,
+            // A function of a row's has raised it, or moved a row. A snapshot that is older than the batch
+            // is the caller's, who must begin anew.
+            Fault::Change if self.reaps.get() && !snapshot_is_kept() => Snag::Cancelled(stop),
             // Of a row that it leads to, by a key that cascades or in a trigger. Fewer rows may do
             // without, and others do.
             Fault::Lock if self.reaps.get() => Snag::Cancelled(stop),

@@ -28,6 +28,8 @@ pub struct Blocks<'a> {
     pub rule: Rule,
     /// Rows with a key before this are due.
     pub cutoff: ServerTime,
+    /// When the cutoff was read.
+    pub since: ServerTime,
     /// How long after a round began the next one may.
     pub again: Duration,
 }
@@ -46,8 +48,10 @@ pub fn stuck<H: Host>(
         return Ok(());
     };
     let watched = &Watched { barrier: watched.barrier, ..Watched::column("last_progress_at") };
-    let cutoff = server_now().saturating_sub(micros(timeout));
-    let of = Blocks { target, watched, rule: Rule::Stuck(timeout), cutoff, again: timeout / 4 };
+    let since = server_now();
+    let cutoff = since.saturating_sub(micros(timeout));
+    let (rule, again) = (Rule::Stuck(timeout), timeout / 4);
+    let of = Blocks { target, watched, rule, cutoff, since, again };
     let Memory { stuck, pace, stuck_quarantine, .. } = memory;
     of.scan(host, stuck, pace, stuck_quarantine, limits).map(|_| ())
 }
@@ -92,9 +96,9 @@ impl Blocks<'_> {
         quarantine: &mut Quarantine,
         limits: &Limits,
     ) -> Result<(End, u64), Stop> {
-        let Blocks { target, watched, rule, .. } = *self;
+        let Blocks { target, watched, rule, since, .. } = *self;
         let statements = Statements::new(target, watched);
-        let mut reaper = Reaper::new(host, target, watched, rule, limits, statements);
+        let mut reaper = Reaper::new(host, target, watched, rule, limits, statements, since);
         let mut pass = match scan.resume(self.cutoff) {
             Some(pass) => pass,
             None => {

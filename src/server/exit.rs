@@ -22,8 +22,8 @@ static SENT_TO: AtomicU32 = AtomicU32::new(0);
 /// Whose functions may be running.
 #[derive(Clone, Copy)]
 pub enum Functions {
-    /// Those of a watched table.
-    OfTable(pg_sys::Oid),
+    /// Those of a table that is watched, or whose root is.
+    OfTable { table: pg_sys::Oid, root: pg_sys::Oid },
     /// Those of a lease table that is another's.
     OfLease(pg_sys::Oid),
 }
@@ -152,13 +152,13 @@ fn accuse(functions: Functions, place: Option<&Place>) {
         false => "ended the worker",
     };
     match functions {
-        Functions::OfTable(table) => {
+        Functions::OfTable { table, root } => {
             let what = format!("a function of the table with OID {} {how}", table.to_u32());
             say::warn(format!(
                 "pg_reaper: {what}; the next worker leaves that table alone for a while"
             ));
             if let Some(place) = place {
-                place.blame(table.to_u32(), &what);
+                place.blame(root.to_u32(), table.to_u32(), &what);
             }
         }
         Functions::OfLease(table) => {

@@ -18,11 +18,13 @@ pub struct Extension {
     pub oid: pg_sys::Oid,
     /// The name of its schema, quoted where it must be.
     schema: String,
-    /// `None`: somebody dropped the lease table.
-    pub lease_table: Option<pg_sys::Oid>,
+    /// The lease table and its owner; `None`: somebody dropped it.
+    pub lease_table: Option<(pg_sys::Oid, pg_sys::Oid)>,
+    /// Who owns the table of policies, and so decides what is run as the owners of watched tables.
+    pub author: pg_sys::Oid,
     /// Whether it has a table for the quarantine: older versions have none.
     pub has_quarantine: bool,
-    /// Who owns it, and its tables.
+    /// Who owns it.
     pub owner: pg_sys::Oid,
     /// The version of its SQL.
     pub version: String,
@@ -36,7 +38,8 @@ impl Extension {
                 Ok(Extension {
                     oid: required(row.oid(1), "the extension")?,
                     schema: sql::quote_identifier(&required(row.text(2), "its schema")?),
-                    lease_table: row.oid(3),
+                    lease_table: row.oid(3).zip(row.oid(7)),
+                    author: row.oid(8).unwrap_or(pg_sys::InvalidOid),
                     owner: required(row.oid(4), "its owner")?,
                     version: required(row.text(5), "its version")?,
                     has_quarantine: row.bool(6) == Some(true),

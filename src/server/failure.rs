@@ -15,6 +15,8 @@ pub struct Failure {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Its message without what may quote a row.
+    public: Option<String>,
 }
 
 impl Failure {
@@ -25,6 +27,7 @@ impl Failure {
             message: message.into(),
             detail: None,
             hint: None,
+            public: None,
         }
     }
 
@@ -71,10 +74,15 @@ impl Failure {
         self
     }
 
-    /// As a failure of something larger, with a remedy for that.
+    /// As a failure of something larger, with a remedy for that. It may be about one row.
     pub fn of(self, what: &str, hint: &str) -> Failure {
         let message = format!("{what}: {}", self.message);
-        Failure { message, hint: Some(hint.into()), ..self }
+        Failure { message, hint: Some(hint.into()), public: Some(what.into()), ..self }
+    }
+
+    /// What may be said of it where people look who may not see the rows.
+    pub fn public(&self) -> &str {
+        self.public.as_ref().unwrap_or(&self.message)
     }
 
     /// Reports it at `level` under a message of our own, which names the object.
@@ -119,13 +127,14 @@ impl From<CaughtError> for Failure {
         | CaughtError::RustPanic { ereport: report, .. }) = caught;
         let packed = errcode::of(report.sql_error_code());
         if let Some([Some(message), detail, hint]) = errcode::words() {
-            return Failure { packed, message, detail, hint };
+            return Failure { packed, message, detail, hint, public: None };
         }
         Failure {
             packed,
             message: report.message().to_owned(),
             detail: report.detail().map(str::to_owned),
             hint: report.hint().map(str::to_owned),
+            public: None,
         }
     }
 }
@@ -138,6 +147,7 @@ impl From<Refusal> for Failure {
             .enumerate()
             .map(|(n, byte)| i32::from(byte.wrapping_sub(b'0') & 0x3f) << (6 * n))
             .sum::<i32>();
-        Failure { packed, message: refusal.to_string(), detail: None, hint: Some(refusal.hint()) }
+        let (message, hint) = (refusal.to_string(), Some(refusal.hint()));
+        Failure { packed, message, detail: None, hint, public: None }
     }
 }

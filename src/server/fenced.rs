@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::leadership::{Fence, Leadership};
 use super::meaning;
 use super::pass::{Host, Stop};
-use super::relation::hold_still;
+use super::relation::{Patience, hold_still};
 use super::sandbox::{Restriction, set_locally};
 use super::status::Place;
 use super::target::Target;
@@ -28,16 +28,26 @@ pub struct Fenced<'a> {
     leadership: &'a mut Leadership,
     settings: &'a Settings,
     place: &'a Place,
+    patience: &'a Patience,
     until: Ticks,
     /// How long the last read or batch took.
     took: Duration,
-    /// The last one that failed did so before its time was up.
-    early: bool,
+    /// How often somebody had asked for a cancellation when it began.
+    cancels: u32,
+    /// Somebody has cancelled the last one that failed, before its time was up.
+    cancelled: bool,
     /// The last batch was durable when it had committed, and so is all before it.
     durable: bool,
     pacing: &'a mut Pacing,
     /// Of the table's policy.
     rate: &'a mut Rate,
+}
+
+/// What slows the batches of a table down.
+pub struct Paced<'a> {
+    pub pacing: &'a mut Pacing,
+    /// Of its policy.
+    pub rate: &'a mut Rate,
 }
 
 impl<'a> Fenced<'a> {
@@ -46,12 +56,24 @@ impl<'a> Fenced<'a> {
         leadership: &'a mut Leadership,
         settings: &'a Settings,
         place: &'a Place,
+        patience: &'a Patience,
         until: Ticks,
-        pacing: &'a mut Pacing,
-        rate: &'a mut Rate,
+        Paced { pacing, rate }: Paced<'a>,
     ) -> Self {
-        let (took, early, durable) = (Duration::ZERO, false, false);
-        Fenced { extension, leadership, settings, place, until, took, early, durable, pacing, rate }
+        Fenced {
+            extension,
+            leadership,
+            settings,
+            place,
+            patience,
+            until,
+            took: Duration::ZERO,
+            cancels: 0,
+            cancelled: false,
+            durable: false,
+            pacing,
+            rate,
+        }
     }
 
     pub fn pacing(&mut self) -> &mut Pacing {
@@ -65,7 +87,8 @@ impl<'a> Fenced<'a> {
     /// The last read or batch failed.
     fn failed(&mut self) {
         // In whole milliseconds, as the timer counts.
-        self.early = self.took.as_millis() < self.settings.statement_limit().as_millis();
+        let early = self.took.as_millis() < self.settings.statement_limit().as_millis();
+        self.cancelled = early && process::cancels() != self.cancels;
     }
 
     /// Runs one transaction under both timers. Should a function of the table's end the process
@@ -75,7 +98,8 @@ impl<'a> Fenced<'a> {
         settings: &Settings,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        exit::running(Some(Functions::OfTable(target.relation)));
+        let (table, root) = (target.relation, target.root);
+        exit::running(Some(Functions::OfTable { table, root }));
         let outcome = timeouts::limited(settings.statement_limit(), || in_transaction(work));
         exit::running(None);
         outcome
@@ -89,8 +113,10 @@ impl Host for Fenced<'_> {
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let started = ticks();
+        self.cancels = process::cancels();
+        let patience = self.patience;
         let outcome = Self::limited(target, self.settings, || {
-            hold_still(target, pg_sys::AccessShareLock)?;
+            hold_still(target, pg_sys::AccessShareLock, Some(patience))?;
             work()
         });
         self.took = ticks().saturating_sub(started);
@@ -112,15 +138,17 @@ impl Host for Fenced<'_> {
         if !self.leadership.acts(started) || brake::holds(self.settings).is_some() {
             return Err(Stop::NotLeading);
         }
+        self.cancels = process::cancels();
         let lease = self.settings.lease_duration;
         let mut fence = None;
         let mut stands = true;
         let extension = self.extension;
         let leadership = &*self.leadership;
         let durable = &mut self.durable;
+        let patience = self.patience;
         let outcome = Self::limited(target, self.settings, || {
             // Before the lease row, in the order of DROP EXTENSION.
-            let reacts = hold_still(target, pg_sys::RowExclusiveLock)?.reacts;
+            let reacts = hold_still(target, pg_sys::RowExclusiveLock, Some(patience))?.reacts;
             stands = policies::still_stands(extension, target)?;
             if !stands {
                 return Err(Refusal::PolicyChanged { policy: target.policy }.into());
@@ -180,7 +208,7 @@ impl Host for Fenced<'_> {
         failure.clone().advised().report_as(
             PgLogLevel::WARNING,
             format!(
-                "a batch of {rows} rows of {} took too long and is tried again at half its size: {}",
+                "a batch of {rows} rows of {} did not go through and is tried again at half its size: {}",
                 target.called, failure.message
             ),
         );
@@ -189,11 +217,17 @@ impl Host for Fenced<'_> {
     }
 
     fn made_way(&self, failure: &Failure) -> bool {
-        failure.is_cancel() && self.early
+        failure.is_cancel() && self.cancelled
     }
 
     fn extension(&self) -> &Extension {
         self.extension
+    }
+
+    /// Somebody who waits for us while we wait for them finds that out after `deadlock_timeout`, and
+    /// would be the one to fail.
+    fn row_lock_limit(&self) -> Option<Duration> {
+        Some(process::deadlock_timeout_of_others() / 2)
     }
 
     fn restriction(&self, _owner: pg_sys::Oid) -> Restriction {

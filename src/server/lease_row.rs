@@ -92,5 +92,5 @@ fn ours(table: &LeaseTable, template: &str, me: &str, term: &Term) -> Result<boo
 /// issued twice.
 pub fn restore(table: &LeaseTable, last_term: i64) -> Result<(), Failure> {
     let statement = table.sql(include_str!("../../sql/lease/restore.sql"));
-    sql::execute(&statement, &[Arg::Int8(last_term)]).map(|_| ())
+    table.act(|| sql::execute(&statement, &[Arg::Int8(last_term)])).map(|_| ())
 }

@@ -8,7 +8,7 @@
 use super::extension::Extension;
 use super::failure::Failure;
 use super::kept;
-use super::sandbox::{Restriction, as_owner};
+use super::sandbox::{Restriction, as_owner, is_superuser};
 use super::sql::{self, Arg, required};
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys;
@@ -27,10 +27,10 @@ pub struct LeaseTable {
 impl LeaseTable {
     /// The table of pg_reaper's own; `None`: it was dropped.
     pub fn own(extension: &Extension) -> Option<LeaseTable> {
-        extension.lease_table.map(|oid| LeaseTable {
+        extension.lease_table.map(|(oid, owner)| LeaseTable {
             oid,
             name: extension.sql("@schema@.pg_reaper_lease"),
-            owner: extension.owner,
+            owner,
             shared: false,
         })
     }
@@ -59,9 +59,13 @@ impl LeaseTable {
         sql::statement(template).replace("@lease@", &self.name).replace("@term@", term)
     }
 
-    /// Runs a statement on the table, as who may be trusted with it.
+    /// Runs a statement on the table, as who may be trusted with it. A superuser's triggers gain
+    /// nothing from ours.
     pub fn act<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        if self.shared { as_owner(self.owner, Restriction::Full, work) } else { work() }
+        match !self.shared && is_superuser(self.owner) {
+            true => work(),
+            false => as_owner(self.owner, Restriction::Full, work),
+        }
     }
 
     /// Whether it is still what it was when it was found. It must be locked.

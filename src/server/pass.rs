@@ -60,8 +60,10 @@ pub trait Host {
     fn made_way(&self, failure: &Failure) -> bool;
     /// Whose tables what happens is written down in.
     fn extension(&self) -> &Extension;
-    /// Told of every batch that took too long, and was rolled back.
+    /// Told of every batch that was cancelled or met a lock, and was rolled back.
     fn timed_out(&mut self, target: &Target, rows: usize, failure: &Failure);
+    /// How long a batch may wait for a lock that it cannot do without, if not for as long as any.
+    fn row_lock_limit(&self) -> Option<Duration>;
     /// How tightly the owner of a table is held.
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction;
     /// Told of every batch that reaped rows, once it is committed.
@@ -134,12 +136,13 @@ pub fn expired<H: Host>(
     let kept = memory.statements.take().filter(|kept| kept.are_for(target, watched));
     let statements = kept.unwrap_or_else(|| Statements::new(target, watched));
     let rule = Rule::Expired;
-    let mut reaper = Reaper::new(host, target, watched, rule, limits, statements);
+    let mut reaper = Reaper::new(host, target, watched, rule, limits, statements, now);
     let indexed = reaper.look_for_index(memory.indexed)?;
     memory.indexed = Some(indexed);
     if indexed == By::Nothing {
         memory.cutoff_at = now;
-        let of = Blocks { target, watched, rule, cutoff: bound, again: Duration::ZERO };
+        let (cutoff, since, again) = (bound, now, Duration::ZERO);
+        let of = Blocks { target, watched, rule, cutoff, since, again };
         let statements = reaper.statements;
         let end = of.scan(host, &mut memory.scan, &mut memory.pace, &mut quarantine, limits);
         if memory.scan.next_block == 0 {

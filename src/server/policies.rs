@@ -67,7 +67,11 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
             return Ok(());
         };
         let name = required(row.text(6), "name")?;
+        let owner = required(row.oid(4), "owner")?;
         let watched = match &*kind {
+            _ if !sandbox::may_act_for(extension.author, owner) => {
+                Err(Refusal::PolicyOfAnother { relation: name.clone() })
+            }
             "r" => watched(row, &name),
             _ => Err(Refusal::NotATable { relation: name.clone(), kind: kind_name(&kind) }),
         };
@@ -78,7 +82,7 @@ pub fn load(extension: &Extension) -> Result<Policies, Failure> {
             reading: Reading::new(changes, required(row.text(23), "version")?),
             called: name.clone(),
             name,
-            owner: required(row.oid(4), "owner")?,
+            owner,
             watched,
             enabled: row.bool(15) == Some(true),
             batch_size: row.int8(16).and_then(|rows| usize::try_from(rows).ok()),
@@ -118,7 +122,7 @@ pub fn keep_meaning(extension: &Extension, target: &Target) -> Result<(), Failur
         Arg::Text(&target.reading.version),
         Arg::Text(&kept.to_string()),
     ];
-    as_owner(extension.owner, Restriction::Full, || sql::execute(&statement, &args))?;
+    as_owner(extension.author, Restriction::Full, || sql::execute(&statement, &args))?;
     Ok(())
 }
 
@@ -247,7 +251,7 @@ fn look_up(extension: &Extension, condition: &str, arg: Arg) -> Result<Vec<Polic
         "SELECT id, builtin, kind OPERATOR(pg_catalog.=) 'barrier', relation \
          FROM @schema@.pg_reaper_policy WHERE ",
     ) + condition;
-    as_owner(extension.owner, Restriction::Full, || {
+    as_owner(extension.author, Restriction::Full, || {
         sql::query(&statement, &[arg], |row| {
             Ok(Policy {
                 id: required(row.int8(1), "id")?,
@@ -263,10 +267,11 @@ fn look_up(extension: &Extension, condition: &str, arg: Arg) -> Result<Vec<Polic
 pub fn forget(extension: &Extension, bereft: &[i64]) -> Result<(), Failure> {
     let statement =
         extension.sql("DELETE FROM @schema@.pg_reaper_policy WHERE id OPERATOR(pg_catalog.=) $1");
-    for policy in bereft {
-        sql::execute(&statement, &[Arg::Int8(*policy)])?;
-    }
-    Ok(())
+    as_owner(extension.author, Restriction::Full, || {
+        bereft
+            .iter()
+            .try_for_each(|policy| sql::execute(&statement, &[Arg::Int8(*policy)]).map(|_| ()))
+    })
 }
 
 /// Whether `relation` has constraints that are deferred unless told otherwise.

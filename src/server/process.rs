@@ -4,6 +4,7 @@ use super::clock::ticks;
 use super::{errcode, exit, timeouts, title};
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::{CStr, c_int};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 // SAFETY: the handlers of PostgreSQL itself, as its headers declare them. By address, since pgrx
@@ -11,6 +12,7 @@ use std::time::Duration;
 unsafe extern "C-unwind" {
     fn die(signal: c_int);
     fn SignalHandlerForConfigReload(signal: c_int);
+    fn StatementCancelHandler(signal: c_int);
 }
 
 // SAFETY: only called as a signal handler, after it was installed below.
@@ -27,14 +29,30 @@ unsafe extern "C-unwind" fn leave(signal: c_int) {
     unsafe { terminate(signal) };
 }
 
+/// How often somebody, or a timer, has asked for the statement to be cancelled.
+static CANCELS: AtomicU32 = AtomicU32::new(0);
+
+/// A count that moves with each request for a cancellation. A function can raise the error of one
+/// that nobody has asked for.
+pub fn cancels() -> u32 {
+    CANCELS.load(Ordering::Relaxed)
+}
+
+// SAFETY: only called as a signal handler, after it was installed below.
+unsafe extern "C-unwind" fn cancel(signal: c_int) {
+    CANCELS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: called as what it is, a signal handler.
+    unsafe { StatementCancelHandler(signal) };
+}
+
 /// What tells a worker to leave for good. SIGTERM would have it started afresh.
 pub const LEAVE: c_int = pg_sys::SIGUSR2 as c_int;
 
 /// Installs the handlers; `leaves`: this process can be told to leave for good.
 ///
 /// SIGTERM is handled as in an ordinary backend: the next check for interrupts, also inside a
-/// statement or a lock wait, ends the process, and no function can catch that. SIGINT stays as
-/// PostgreSQL set it: it cancels the statement.
+/// statement or a lock wait, ends the process, and no function can catch that. SIGINT cancels the
+/// statement, and is counted.
 pub fn install_signals(leaves: bool) {
     // SAFETY: signals are still blocked, and these handlers only set flags and a latch.
     unsafe {
@@ -46,6 +64,7 @@ pub fn install_signals(leaves: bool) {
         if leaves {
             pqsignal(LEAVE, Some(leave));
         }
+        pqsignal(pg_sys::SIGINT as c_int, Some(cancel));
         pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
@@ -64,6 +83,10 @@ const PINNED: &[(&CStr, &CStr)] = &[
     (c"session_replication_role", c"origin"),
     (c"row_security", c"on"),
     (c"statement_timeout", c"0"),
+    // Of two that wait for each other this process finds it out first, and gives way: the other is
+    // somebody's work. That it has waited for so short a time is nothing to be logged.
+    (c"deadlock_timeout", c"5ms"),
+    (c"log_lock_waits", c"off"),
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     (c"transaction_timeout", c"0"),
     (c"DateStyle", c"ISO"),
@@ -73,6 +96,13 @@ const PINNED: &[(&CStr, &CStr)] = &[
     // A plan is made for one road, and must not be made again for the parameters of each run.
     (c"plan_cache_mode", c"auto"),
     (c"exit_on_error", c"off"),
+    // A step of blocks must not become a walk of the table, nor the catalogue be read so.
+    (c"enable_tidscan", c"on"),
+    (c"enable_indexscan", c"on"),
+    (c"enable_seqscan", c"on"),
+    (c"enable_bitmapscan", c"on"),
+    (c"enable_nestloop", c"on"),
+    (c"enable_hashjoin", c"on"),
     // A sweep takes one process, whatever the planner thinks of a table.
     (c"max_parallel_workers_per_gather", c"0"),
 ];
@@ -88,6 +118,18 @@ pub fn pin(name: &CStr, value: &CStr) {
             pg_sys::GucSource::PGC_S_SESSION,
         );
     }
+}
+
+/// How long other sessions wait for a lock before they look for a deadlock: what this one would do
+/// were it not pinned.
+pub fn deadlock_timeout_of_others() -> Duration {
+    // SAFETY: a setting that there is; a NUL-terminated string, in milliseconds, that stays until the
+    // next call.
+    let text = unsafe {
+        let text = pg_sys::GetConfigOptionResetString(c"deadlock_timeout".as_ptr());
+        CStr::from_ptr(text).to_string_lossy()
+    };
+    Duration::from_millis(text.parse().unwrap_or(1_000))
 }
 
 /// Opens the session with the database.

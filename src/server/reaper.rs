@@ -17,6 +17,7 @@ use crate::decide::deadline::ColumnType;
 use crate::decide::orphan::Rule;
 use crate::decide::progress::Pass;
 use crate::decide::quarantine::Why;
+use crate::decide::refusal::Refusal;
 use crate::decide::walk::rows::{Ranged, Rows, Snag};
 use crate::decide::{ServerTime, Ticks};
 use pgrx::pg_sys;
@@ -29,6 +30,8 @@ pub struct Reaper<'a, H> {
     watched: &'a Watched,
     rule: Rule,
     log_limit: usize,
+    /// What the clock said when the visit began; its cutoff was not read later.
+    since: ServerTime,
     pub statements: Statements,
     /// What index leads with the deadline; `None`: not looked yet.
     pub indexed: Option<By>,
@@ -50,6 +53,7 @@ impl<'a, H: Host> Reaper<'a, H> {
         rule: Rule,
         limits: &Limits,
         statements: Statements,
+        since: ServerTime,
     ) -> Self {
         // Only barriers are told of one by one.
         let log_limit = if watched.barrier.is_some() { limits.log_limit } else { 0 };
@@ -59,6 +63,7 @@ impl<'a, H: Host> Reaper<'a, H> {
             watched,
             rule,
             log_limit,
+            since,
             statements,
             indexed: None,
             first_read: None,
@@ -151,6 +156,12 @@ impl<'a, H: Host> Reaper<'a, H> {
         let owner = self.target.owner;
         let restriction = self.host.restriction(owner);
         let statements = &self.statements;
+        let back = self.since.saturating_sub(server_now());
+        if back > 0 {
+            // Rows that are written now may be live and have a deadline before the cutoff.
+            let back = Duration::from_micros(back.unsigned_abs());
+            return Err(Snag::Stop(Failure::from(Refusal::ClockSetBack { back }).into()));
+        }
         let outcome = self.host.batch(self.target, doing.tells, || {
             as_owner(owner, restriction, || with_snapshot_of_now(|| work(statements, &doing)))
         });
@@ -217,11 +228,12 @@ impl<H: Host> Rows for Reaper<'_, H> {
     fn these(&mut self, rows: &[Due], wait: bool, pass: &mut Pass) -> Result<u64, Snag<Stop>> {
         let tids: Vec<_> = rows.iter().map(|row| item_pointer(row.tid)).collect();
         let cutoff = self.key(pass.cutoff);
+        let limit = self.host.row_lock_limit();
         let done = self.batch(pass, |all, doing| {
             let args = [Arg::Tids(&tids), cutoff];
             let reaped = match wait {
                 true => doing.patiently(|| doing.reap(&all.these, &args))?,
-                false => doing.reap(&all.these_unlocked, &args)?,
+                false => doing.within(limit, || doing.reap(&all.these_unlocked, &args))?,
             };
             Ok((reaped, ()))
         });
@@ -244,8 +256,7 @@ impl<H: Host> Rows for Reaper<'_, H> {
 
     fn why(&self, stop: &Stop, again: bool) -> Option<Why> {
         match stop {
-            // Cancelled before its time: by somebody who waits, or by hand; or a function of the
-            // row's has raised that.
+            // Cancelled before its time: by somebody who waits, or by hand.
             Stop::Failed(failure) if !again && self.host.made_way(failure) => None,
             Stop::Failed(failure) => {
                 let detail = failure.detail.iter().map(|detail| format!(": {detail}"));

@@ -6,6 +6,7 @@
 //! snapshot the transaction has.
 
 use super::changes;
+use super::clock::ticks;
 use super::encoding::decode;
 use super::failure::Failure;
 use super::kept;
@@ -13,11 +14,14 @@ use super::meaning;
 use super::policies;
 use super::sql::{self, Arg};
 use super::target::Target;
-use super::transaction::in_transaction;
+use super::transaction::{in_transaction, snapshot_is_kept};
+use crate::decide::Ticks;
 use crate::decide::deadline::ColumnType;
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::ffi::CStr;
+use std::time::Duration;
 
 /// What the lock holds still.
 pub struct Now {
@@ -49,6 +53,46 @@ pub fn lock(relation: pg_sys::Oid, mode: u32) -> Option<Now> {
     }
 }
 
+/// How much longer one sweep waits for locks of tables. While somebody holds all the leaves of one,
+/// rows of others fall due.
+pub struct Patience(Cell<Duration>);
+
+impl Patience {
+    pub fn new(most: Duration) -> Patience {
+        Patience(Cell::new(most))
+    }
+
+    /// Locks the table of `target` as [`lock`] does; waits for it only while there is patience left.
+    fn lock(&self, target: &Target, mode: u32) -> Result<Option<Now>, Failure> {
+        // SAFETY: takes a lock until the end of the transaction, or does not.
+        let at_once = unsafe {
+            pg_sys::ConditionalLockRelationOid(target.relation, mode as pg_sys::LOCKMODE)
+        };
+        if at_once {
+            return Ok(lock(target.relation, mode));
+        }
+        if self.0.get().is_zero() {
+            return Err(Refusal::Locked { relation: target.name.clone() }.into());
+        }
+        // It may end by an error, too.
+        let _wait = Wait { of: self, since: ticks() };
+        Ok(lock(target.relation, mode))
+    }
+}
+
+/// A wait under way.
+struct Wait<'a> {
+    of: &'a Patience,
+    since: Ticks,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let left = self.of.0.get();
+        self.of.0.set(left.saturating_sub(ticks().saturating_sub(self.since)));
+    }
+}
+
 /// Whether `relation` was dropped. Outside of any transaction; where it cannot be told, it was not.
 pub fn is_gone(relation: pg_sys::Oid) -> bool {
     // SAFETY: looks into the catalogue, in a transaction; a palloc'd string or null.
@@ -56,16 +100,18 @@ pub fn is_gone(relation: pg_sys::Oid) -> bool {
 }
 
 /// Locks the table of `target` until the end of the transaction, and makes sure that it is still
-/// what it was when the policies were read.
-pub fn hold_still(target: &Target, mode: u32) -> Result<Now, Failure> {
-    let now = lock(target.relation, mode)
+/// what it was when the policies were read. Without `patience` it is waited for in any case.
+pub fn hold_still(target: &Target, mode: u32, patience: Option<&Patience>) -> Result<Now, Failure> {
+    let locked = match patience {
+        Some(patience) => patience.lock(target, mode)?,
+        None => lock(target.relation, mode),
+    };
+    let now = locked
         .filter(|now| now.owner == target.owner && now.name == target.name)
         .ok_or_else(|| changed(target))?;
     // With the lock we were told of what has changed, which may be what we have waited for. What a
     // caller's old snapshot shows may have changed long ago.
-    // SAFETY: reads a variable of this process.
-    let old = unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32;
-    if old || changes::so_far() != target.reading.changes {
+    if snapshot_is_kept() || changes::so_far() != target.reading.changes {
         see_that_it_is_still_watched(target)?;
     }
     meaning::see_that_it_stands(target)?;

@@ -5,7 +5,7 @@ use super::blocks;
 use super::clock::ticks;
 use super::coming;
 use super::failure::Failure;
-use super::fenced::Fenced;
+use super::fenced::{Fenced, Paced};
 use super::indexed::By;
 use super::leadership::Leadership;
 use super::memory::Memory;
@@ -13,12 +13,12 @@ use super::pass::{self, End, Host, Limits, Stop};
 use super::policies;
 use super::prepared;
 use super::quarantine;
-use super::relation;
+use super::relation::{self, Patience};
 use super::target::{Key, Target};
 use super::transaction::in_transaction;
 use super::troubles::Troubles;
 use super::watchlist::Watchlist;
-use super::{brake, extension::Extension, say, status::Place, title};
+use super::{brake, extension::Extension, process, say, status::Place, title};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::rate::Rate;
@@ -59,6 +59,8 @@ struct Sweep<'a> {
     began: Ticks,
     /// How many tables have a backlog, or may have.
     backlogs: usize,
+    /// For locks of tables.
+    patience: Patience,
 }
 
 /// What one sweep did.
@@ -128,20 +130,30 @@ impl Rounds {
         // Of a policy's leaves the one that has waited longest first, so that one leaves something of
         // the rate to the next.
         for leaves in targets.chunk_by_mut(|one, next| one.policy == next.policy) {
-            leaves.sort_by_key(|leaf| self.turns.get(&leaf.key()).map(|turn| turn.next));
+            let next = |leaf: &Target| self.turns.get(&leaf.key()).map(|turn| turn.next);
+            leaves.sort_by_key(|leaf| (next(leaf), self.troubles.turn(leaf).1));
+        }
+        targets.sort_by_key(|target| self.troubles.turn(target).0);
+        if !place.lasts() && self.turns.is_empty() {
+            // Nobody knows whose function has ended the last worker, if one did.
+            let first = process::random() * targets.len() as f64;
+            targets.rotate_left(first as usize);
         }
         let may_have_backlog = |target: &&&Target| {
             self.turns.get(&target.key()).is_none_or(|turn| turn.pacing.has_backlog())
         };
         let backlogs = targets.iter().filter(may_have_backlog).count();
-        let sweep = Sweep { extension, settings, place, began, backlogs };
+        let patience = Patience::new(settings.lock_limit());
+        let sweep = Sweep { extension, settings, place, began, backlogs, patience };
         let mut swept = Swept { clean: true, ..Swept::default() };
         for target in targets {
             // Reads do not stamp, so a row of slow ones could use up the trust of a renewal.
             if leadership.ageing(ticks(), settings.lease_duration) {
                 leadership.reassure(settings, &ticks);
             }
-            if !leadership.acts(ticks()) || brake::holds(settings).is_some() {
+            // A reload may say that nothing is to be swept any more, or otherwise.
+            let told_anew = process::reload_pending();
+            if told_anew || !leadership.acts(ticks()) || brake::holds(settings).is_some() {
                 swept.clean = false;
                 break;
             }
@@ -165,7 +177,7 @@ impl Rounds {
         self.memories.retain(|key, _| known.contains(key));
         self.clean &= before == self.memories.len();
         self.turns.retain(|key, _| known.contains(key));
-        self.troubles.retain(|key| known.contains(key));
+        self.troubles.retain(targets);
         let known: HashSet<_> = targets.iter().map(|target| target.policy).collect();
         self.rates.retain(|policy, _| known.contains(policy));
         for target in targets.iter().filter(|target| !target.enabled) {
@@ -182,20 +194,20 @@ impl Rounds {
         sweep: &Sweep,
         swept: &mut Swept,
     ) {
-        let Sweep { extension, settings, place, began, backlogs } = *sweep;
+        let Sweep { extension, settings, place, began, backlogs, ref patience } = *sweep;
         let key = target.key();
         let turn = self.turns.entry(key).or_default();
         if turn.of.as_ref() != Some(target) {
             // What was decided by other settings does not hold any more.
             if turn.of.is_some() {
-                self.troubles.forgive(key);
+                self.troubles.forgive(target);
             }
             if let Some(memory) = self.memories.get_mut(&key) {
                 memory.try_again();
             }
             *turn = Turn { of: Some(target.clone()), next: Ticks::ZERO, ..*turn };
         }
-        if let Some(next_try) = self.troubles.next_try(key, ticks()) {
+        if let Some(next_try) = self.troubles.next_try(target, ticks()) {
             swept.clean = false;
             swept.due_by(next_try);
             return;
@@ -211,8 +223,8 @@ impl Rounds {
         let memory = self.memories.entry(key).or_insert_with(|| Memory::new(settings.batch_size));
         let now = ticks();
         let until = now + rota::slice(backlogs, now.saturating_sub(began));
-        let mut host =
-            Fenced::new(extension, leadership, settings, place, until, &mut turn.pacing, rate);
+        let paced = Paced { pacing: &mut turn.pacing, rate };
+        let mut host = Fenced::new(extension, leadership, settings, place, patience, until, paced);
         title::activity(Some(&format!("pg_reaper: sweep of {}", target.name)));
         let outcome = passes(&mut host, target, memory, settings, began);
         title::activity(None);

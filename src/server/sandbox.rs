@@ -21,6 +21,12 @@ pub fn may_act_for(role: pg_sys::Oid, owner: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(role, owner) }
 }
 
+/// Whether `role` may do anything.
+pub fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the role caches, within a transaction.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
 /// Whether this session can become nobody but `owner`: then a trigger of theirs has nothing to
 /// gain from it, and the restrictions may be left off.
 pub fn session_belongs_to(owner: pg_sys::Oid) -> bool {

@@ -9,6 +9,9 @@ use crate::decide::ServerTime;
 /// How many workers can tell.
 pub const SLOTS: usize = 64;
 
+/// How many tables of a database can be to blame. Of more, those are forgotten that were longest ago.
+const BLAMES: usize = 8;
+
 /// Text of bounded length, as shared memory needs it. Longer text is cut at a character.
 #[derive(Clone, Copy)]
 pub struct Text<const N: usize> {
@@ -80,12 +83,27 @@ pub struct Slot {
     pub failures_in_a_row: i32,
     pub last_error: Text<512>,
     pub last_error_at: ServerTime,
-    /// The table whose function brought the last worker to its end; 0: none.
-    pub blamed_relation: u32,
-    /// How often in a row that has happened.
+    /// Tables whose functions brought workers to their end.
+    pub blames: [Blame; BLAMES],
+    /// The table of the last one; 0: the worker that came after has taken note of it.
     pub blamed: u32,
-    /// The worker that came after has not taken note of it yet.
-    pub blame_is_new: bool,
+}
+
+/// A watched table with a function, of its own or of a leaf's, that brought workers to their end.
+#[derive(Clone, Copy)]
+pub struct Blame {
+    /// 0: none.
+    pub root: u32,
+    /// Where that happened last: the table itself, or a leaf.
+    pub relation: u32,
+    /// How often it has happened since it last went well there.
+    pub times: u32,
+    /// When it happened last.
+    pub at: ServerTime,
+}
+
+impl Blame {
+    const NONE: Blame = Blame { root: 0, relation: 0, times: 0, at: 0 };
 }
 
 impl Slot {
@@ -104,9 +122,8 @@ impl Slot {
         failures_in_a_row: 0,
         last_error: Text::EMPTY,
         last_error_at: 0,
-        blamed_relation: 0,
+        blames: [Blame::NONE; BLAMES],
         blamed: 0,
-        blame_is_new: false,
     };
 }
 
@@ -177,17 +194,39 @@ impl Place {
         });
     }
 
-    /// Tells that a function of `relation` brought this worker to its end.
-    pub fn blame(&self, relation: u32, message: &str) {
+    /// Tells that a function of `relation`, the watched table `root` or a leaf of it, brought this
+    /// worker to its end.
+    pub fn blame(&self, root: u32, relation: u32, message: &str) {
+        let at = server_now();
         self.tell(|slot| {
-            if slot.blamed_relation != relation {
-                slot.blamed = 0;
-            }
-            slot.blamed_relation = relation;
-            slot.blamed = slot.blamed.saturating_add(1);
-            slot.blame_is_new = true;
+            slot.blamed = root;
+            let known = slot.blames.iter().position(|blame| blame.root == root);
+            let place = match known {
+                Some(n) => &mut slot.blames[n],
+                // The oldest, or one that is free.
+                None => {
+                    let Some(oldest) = slot.blames.iter_mut().min_by_key(|blame| blame.at) else {
+                        return;
+                    };
+                    *oldest = Blame::NONE;
+                    oldest
+                }
+            };
+            *place = Blame { root, relation, times: place.times.saturating_add(1), at };
         });
         self.tell_error(message, "57P01");
+    }
+
+    /// What was said of `root` does not hold any more.
+    pub fn clear(&self, root: u32) {
+        self.tell(|slot| {
+            slot.blames.iter_mut().filter(|b| b.root == root).for_each(|b| *b = Blame::NONE);
+        });
+    }
+
+    /// Whether the next worker will know what is told here.
+    pub fn lasts(&self) -> bool {
+        self.slot.is_some()
     }
 
     /// What is told now.

@@ -76,3 +76,9 @@ pub fn contain<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failur
     }
     execute(AssertUnwindSafe(work))
 }
+
+/// Whether all statements of the transaction go by one snapshot.
+pub fn snapshot_is_kept() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}

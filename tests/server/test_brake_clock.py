@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import psycopg
+import pytest
 
 from harness import Server, wait_until
 from harness.leaping import Clock
@@ -11,7 +15,7 @@ from harness.reaper import (
     PATIENT, adoptable, barriers, live, overdue, status, wait_for, wait_for_cycles, wait_for_sweep,
     wait_until_reaped,
 )  # fmt: skip
-from scenery.barriers import COLUMNS, arm
+from scenery.barriers import BY_HAND, COLUMNS, arm
 from scenery.brake import HOLDS, HOUR, FileGate, goes_on_holding, goes_on_reaping, said, wait_until_held, wait_until_seen
 from scenery.fleet import make_database, until_leading
 
@@ -262,3 +266,30 @@ def test_a_leap_in_the_middle_of_a_batch_ends_no_worker_and_accuses_no_function(
         gate.close()
     row = status(server)
     assert (row.pid, row.errors) == (pid, 0)
+
+
+def test_a_clock_that_is_set_back_in_a_sweep_by_hand_ends_it(make_server: Callable[..., Server], clock: Clock) -> None:
+    server = make_server({**PATIENT, **BY_HAND, "pg_reaper.batch_size": "1"}, environment=clock.environment)
+    opened = server.directory / "open"
+    # Without a nap, which would go on until the clock is back.
+    server.execute(
+        "CREATE FUNCTION spin() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(7);"
+        f" WHILE (pg_stat_file('{opened}', true)).size IS NULL LOOP END LOOP; RETURN OLD; END $$",
+        "CREATE TRIGGER spin BEFORE DELETE ON pg_barrier_state FOR EACH ROW"
+        " WHEN (OLD.execution_id ~ '^gate') EXECUTE FUNCTION spin()",
+    )
+    arm(server, "gate", "later")
+    with ThreadPoolExecutor() as pool:
+        swept = pool.submit(server.query, "SELECT pg_reaper_sweep('pg_barrier_state')")
+        arrived = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7"
+        wait_until(lambda: server.value(arrived), description="the sweep to come to the gate")
+        clock.leap(-2 * HOUR)
+        # It has a deadline before what was now when the sweep began.
+        arm(server, "live", due="45 min")
+        opened.touch()
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="set back by 7[12].* in the middle of a"):
+            swept.result(timeout=30)
+    assert barriers(server) == {"gate", "later", "live"}
+    # The clock is right now, for all that anybody knows.
+    assert server.value("SELECT pg_reaper_sweep()") == 0
+    assert "live" in barriers(server)

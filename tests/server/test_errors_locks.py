@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from harness import Server, wait_until
-from harness.reaper import wait_for
+from harness.reaper import Gate, wait_for
 from scenery import log
-from scenery.barriers import BY_HAND, adopted, arm, arm_many, count, status, until_empty, until_leading
+from scenery.barriers import (
+    BY_HAND, adopted, arm, arm_many, count, status, until_empty, until_leading, until_left,
+)  # fmt: skip
 
 TABLE = "public.jobs"
 
@@ -88,7 +91,8 @@ def test_alter_table_by_a_user_does_not_wait_behind_a_long_pass(make_server: Cal
 
 
 def test_a_deadlock_costs_one_try(make_server: Callable[..., Server]) -> None:
-    # The worker looks for deadlocks first, so that it is the one that gives way.
+    # The session begins to wait when the worker does already, and has looked for a deadlock in vain. The
+    # worker gives up in half the time in which others look for one.
     server = make_server(
         {"pg_reaper.lease_duration": "60s", "pg_reaper.lock_timeout": "20s", "deadlock_timeout": "1s", **BY_HAND}
     )
@@ -116,9 +120,51 @@ def test_a_deadlock_costs_one_try(make_server: Callable[..., Server]) -> None:
     session.execute("SELECT FROM jobs FOR UPDATE")
     session.commit()
     (failure, *_) = until_failed(server)
-    assert failure.detail.startswith("SQLSTATE 40P01")
+    assert failure.detail.startswith("SQLSTATE 55P03")
     until_empty(server, TABLE)
     assert server.worker_pids() == [worker]
+
+
+def test_of_two_that_wait_for_each_other_it_is_never_the_foreground_that_fails(make_server: Callable[..., Server]) -> None:
+    # Whoever has waited for deadlock_timeout looks for a deadlock, and fails where it finds one.
+    server = make_server(
+        {"pg_reaper.lease_duration": "60s", "pg_reaper.lock_timeout": "20s", "deadlock_timeout": "2s", **BY_HAND}
+    )
+    adopted(server, TABLE)
+    gate = Gate(server, "gate", table=TABLE)
+    server.execute(
+        "CREATE TABLE tally (n int)",
+        "INSERT INTO tally VALUES (0)",
+        "CREATE FUNCTION tally() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE public.tally SET n = n + 1; RETURN OLD; END $$",
+        "CREATE TRIGGER tally BEFORE DELETE ON jobs FOR EACH ROW WHEN (OLD.execution_id ~ '^gate')"
+        " EXECUTE FUNCTION tally()",
+    )
+    # After it has met a locked row, the worker passes over such rows, and waits for other locks longer.
+    arm(server, "locked", "free", table=TABLE)
+    with server.connect() as holder, server.connect() as session, ThreadPoolExecutor() as pool:
+        holder.execute("BEGIN")
+        holder.execute("SELECT FROM jobs WHERE execution_id = 'locked' FOR UPDATE")
+        server.set(**{"pg_reaper.enabled": "on"})
+        until_left(server, ["locked"], TABLE)
+        session.execute("BEGIN")
+        session.execute("UPDATE tally SET n = n + 1")
+        arm(server, "gate", table=TABLE)
+        gate.wait_for_arrival()
+        # For so long that it would look for a deadlock before the worker gave up.
+        waits = (
+            "SELECT count(*) FROM pg_locks"
+            " WHERE pid = %s AND NOT granted AND waitstart < clock_timestamp() - interval '1.2 s'"
+        )
+        wanted = pool.submit(session.execute, "SELECT FROM jobs WHERE execution_id = 'gate' FOR UPDATE")
+        pid = session.info.backend_pid
+        wait_until(lambda: server.value(waits, [pid]), bool, "the session to wait for the worker")
+        gate.open()
+        wanted.result(timeout=30)
+        session.execute("COMMIT")
+        until_left(server, ["locked"], TABLE)
+        holder.execute("ROLLBACK")
+    until_empty(server, TABLE)
 
 
 def test_batches_that_take_too_long_are_made_smaller_until_they_go_through(make_server: Callable[..., Server]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from harness import Server, wait_until
 from scenery import log, mallory
 from scenery.barriers import BUILTIN, adopted, arm, count, status, until_empty, until_leading
+from scenery.policies import add, until_rows, watched, write
 
 FOREVER = "LOOP PERFORM pg_sleep(0.01); END LOOP;"
 # A statement of the worker's may run for a third of the two seconds of the lease.
@@ -136,3 +137,50 @@ def test_a_caller_who_cancels_a_sweep_by_hand_ends_the_call(make_server: Callabl
     # Nothing of the call stands, the other table's rows included: it was the caller who ended it.
     assert count(server) == 1
     assert count(server, mallory.TABLE) == 1
+
+
+def test_two_tables_that_end_workers_in_turn_starve_nobody(hers: Server) -> None:
+    # Each worker spares the table that ended the one before, and would end at the other.
+    hers.execute(
+        "CREATE TABLE hers.more (LIKE hers.jobs INCLUDING DEFAULTS)", "CREATE INDEX ON hers.more (expires_at)",
+        "SELECT pg_reaper_disown('after_hers')", "SELECT pg_reaper_adopt('hers.more')",
+        "SELECT pg_reaper_adopt('after_hers')",
+    )  # fmt: skip
+    mallory.trigger(hers, SWALLOWING["by name"])
+    hers.execute("CREATE TRIGGER evil BEFORE DELETE ON hers.more FOR EACH ROW EXECUTE FUNCTION hers.evil()")
+    mallory.orphan(hers)
+    arm(hers, "bait", table="hers.more")
+    for table in ("hers.jobs", "hers.more"):
+        alone = f"pg_reaper leaves {table} "
+        wait_until(lambda: log.warnings(hers.log(), alone), bool, "both to have ended a worker")  # noqa: B023
+    others_are_served(hers)
+    # Longer each time, both of them.
+    for table in ("hers.jobs", "hers.more"):
+        again = re.compile(rf"pg_reaper leaves {table} .* [2-9] times in a row")
+        wait_until(hers.log, again.search, f"{table} to be left alone for longer")  # noqa: B023
+    others_are_served(hers)
+    hers.execute("DROP TRIGGER evil ON hers.jobs", "DROP TRIGGER evil ON hers.more")
+    until_empty(hers, mallory.TABLE)
+    until_empty(hers, "hers.more")
+    wait_until(lambda: status(hers)["failures_in_a_row"], lambda n: n == 0, "both to be forgiven")
+
+
+def test_leaves_that_end_workers_starve_neither_another_leaf_nor_another_table(server: Server) -> None:
+    server.execute(
+        "CREATE TABLE parts (id text, due timestamptz, n int) PARTITION BY LIST (n)",
+        *(f"CREATE TABLE parts_{n} PARTITION OF parts FOR VALUES IN ({n})" for n in range(3)),
+        "CREATE INDEX ON parts (due)",
+        "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF OLD.id = 'bad' THEN {SWALLOWING['by name']} END IF; RETURN OLD; END $$",
+        "CREATE TRIGGER evil BEFORE DELETE ON parts FOR EACH ROW EXECUTE FUNCTION evil()",
+        "INSERT INTO parts SELECT CASE n WHEN 2 THEN 'good' ELSE 'bad' END, now(), n FROM generate_series(0, 2) AS n",
+    )
+    add(server, "parts")
+    watched(server, "others")
+    ended = re.compile(r"pg_reaper leaves public\.parts_[01] .* [2-9] times in a row")
+    wait_until(server.log, ended.search, "two workers to have ended")
+    write(server, "others", "due")
+    until_rows(server, "others")
+    until_rows(server, "parts", "bad", "bad")
+    server.execute("DROP TRIGGER evil ON parts")
+    until_rows(server, "parts", timeout=90)

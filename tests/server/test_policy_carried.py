@@ -132,10 +132,11 @@ def older(make_server: Callable[..., Server]) -> Server:
     """A server of the new library in which the extension was created by the old one, and lived in."""
     server = make_server(extension=False)
     server.execute(
-        "CREATE ROLE sweeper LOGIN", "CREATE ROLE granter", "SET client_min_messages = error",
+        "CREATE ROLE sweeper LOGIN", "CREATE ROLE granter", "CREATE ROLE watcher LOGIN", "SET client_min_messages = error",
         "CREATE EXTENSION pg_reaper VERSION '0.1.0'",
         "GRANT EXECUTE ON FUNCTION pg_reaper_sweep TO sweeper",
         "GRANT EXECUTE ON FUNCTION pg_reaper_sweep TO granter WITH GRANT OPTION",
+        "GRANT EXECUTE ON FUNCTION pg_reaper_status TO watcher",
     )  # fmt: skip
     # As after an upgrade of the package.
     server.restart()
@@ -176,6 +177,8 @@ SHAPE = {
     " WHERE relname ~ '^pg_(reaper|barrier)' ORDER BY 1",
     "rights": "SELECT proname::text, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(proacl) a) FROM pg_proc"
     " WHERE proname ~ '^pg_reaper' ORDER BY 1",
+    "triggers": "SELECT tgrelid::regclass::text, tgname::text, tgenabled::text FROM pg_trigger"
+    " WHERE NOT tgisinternal ORDER BY 1, 2",
     "dumped": "SELECT array_agg(c::regclass::text || coalesce(w, '') ORDER BY c::regclass::text)"
     " FROM pg_extension, unnest(extconfig, extcondition) AS u (c, w) WHERE extname = 'pg_reaper'",
     "members": "SELECT pg_describe_object(classid, objid, objsubid) FROM pg_depend"
@@ -189,6 +192,7 @@ def test_an_extension_that_was_upgraded_equals_a_fresh_one(older: Server) -> Non
         "CREATE EXTENSION pg_reaper",
         "GRANT EXECUTE ON FUNCTION pg_reaper_sweep TO sweeper",
         "GRANT EXECUTE ON FUNCTION pg_reaper_sweep TO granter WITH GRANT OPTION",
+        "GRANT EXECUTE ON FUNCTION pg_reaper_status TO watcher",
         dbname="new",
     )
     for what, statement in SHAPE.items():
@@ -206,6 +210,7 @@ def test_an_upgrade_keeps_policies_grants_and_what_the_worker_does(older: Server
         ("pg_barrier_state", "barrier", True), ("jobs", "barrier", True),
     ]  # fmt: skip
     assert older.value("SELECT pg_reaper_sweep()", user="sweeper") == 0
+    assert older.value("SELECT state FROM pg_reaper_status()", user="watcher") == "leader"
     policy = watched(older, "others", ttl="1 h", filter="state = 'open'")
     write(older, "others", "dead", due="-2 h")
     until_rows(older, "others")
@@ -218,3 +223,13 @@ def test_the_right_to_sweep_that_everybody_had_is_carried_too(older: Server) -> 
     older.execute("GRANT EXECUTE ON FUNCTION pg_reaper_sweep TO PUBLIC", "CREATE ROLE anybody LOGIN")
     older.execute("ALTER EXTENSION pg_reaper UPDATE")
     assert older.value("SELECT pg_reaper_sweep()", user="anybody") == 0
+
+
+def test_an_upgrade_goes_through_in_a_schema_of_any_name(make_server: Callable[..., Server]) -> None:
+    server = make_server({"pg_reaper.databases": "postgres"}, extension=False)
+    server.execute(
+        'CREATE SCHEMA "100 %s"', "CREATE ROLE sweeper LOGIN", 'GRANT USAGE ON SCHEMA "100 %s" TO sweeper',
+        "SET client_min_messages = error", """CREATE EXTENSION pg_reaper SCHEMA "100 %s" VERSION '0.1.0'""",
+        'GRANT EXECUTE ON FUNCTION "100 %s".pg_reaper_sweep TO sweeper', "ALTER EXTENSION pg_reaper UPDATE",
+    )  # fmt: skip
+    assert server.query('SELECT "100 %s".pg_reaper_sweep()', user="sweeper") == [(0,)]

@@ -215,3 +215,30 @@ def test_a_column_of_any_name_can_hold_the_deadline(server: Server, name: str) -
     server.query("SELECT pg_reaper_alter_policy(%s, enabled => true)", [policy])
     until_rows(server, "jobs", "b")
     assert log.warnings(server.log(), "failed") == []
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize(
+    ("column_type", "settings"),
+    [
+        ("timestamptz", {"ttl": "1 month", "time_zone": "America/New_York"}),
+        ("timestamptz", {"ttl": "1 day", "time_zone": "America/New_York"}),
+        ("timestamp", {"time_zone": "Asia/Tokyo"}),
+        ("date", {"time_zone": "Asia/Tokyo"}),
+    ],
+)
+def test_the_first_moments_that_there_are_stop_nothing(
+    by_hand: Server, column_type: str, settings: dict[str, str], index: bool
+) -> None:
+    # In another time zone they would be out of range.
+    by_hand.execute(f"CREATE TABLE jobs (id text, due {column_type})")
+    if index:
+        by_hand.execute("CREATE INDEX ON jobs (due)")
+    policy = add(by_hand, "jobs", **settings)
+    by_hand.execute(
+        "SET timezone = 'UTC'; INSERT INTO jobs VALUES ('first', '4714-11-24 BC'), ('soon after', '4714-12-30 BC'),"
+        " ('never', 'infinity'), ('always', '-infinity'), ('past', '2000-01-01'), ('live', now() + interval '90 days')"
+    )
+    assert len(shown(by_hand, policy)) == 4
+    assert sweep(by_hand, policy) == 4
+    assert rows(by_hand, "jobs") == ["live", "never"]

@@ -127,6 +127,35 @@ def test_the_triggers_of_one_owner_are_never_run_with_the_rights_of_another(serv
     assert suspended(server, policy) is None
 
 
+@pytest.mark.parametrize("whom", ["ours.mid", "ours.leaf"])
+def test_the_triggers_of_a_table_further_above_are_not_run_with_the_rights_of_another_either(
+    server: Server, whom: str
+) -> None:
+    # Between Mallory's table and the leaf there is one of the leaf's owner.
+    server.execute("CREATE ROLE mallory LOGIN", "CREATE SCHEMA hers AUTHORIZATION mallory", "CREATE SCHEMA ours")
+    server.execute(
+        "CREATE FUNCTION hers.evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " BEGIN ALTER ROLE mallory SUPERUSER; EXCEPTION WHEN OTHERS THEN NULL; END; RETURN OLD; END $$",
+        "CREATE TABLE hers.jobs (id text, due timestamptz, state text) PARTITION BY LIST (state)",
+        "CREATE TRIGGER evil BEFORE DELETE ON hers.jobs FOR EACH ROW EXECUTE FUNCTION hers.evil()",
+        user="mallory",
+    )
+    server.execute(
+        "CREATE TABLE ours.mid (id text, due timestamptz, state text) PARTITION BY LIST (id)",
+        "CREATE TABLE ours.leaf PARTITION OF ours.mid DEFAULT",
+        "CREATE INDEX ON ours.mid (due)",
+    )
+    policy = add(server, whom)
+    write(server, "ours.mid", "first")
+    until_rows(server, "ours.mid")
+    server.execute("ALTER TABLE hers.jobs ATTACH PARTITION ours.mid DEFAULT")
+    write(server, "ours.mid", "kept")
+    wait_until(lambda: log.failures(server.log(), "ours.leaf"), bool, "the report")
+    assert "another owner" in (suspended(server, policy) or "")
+    assert rows(server, "ours.mid") == ["kept"]
+    assert server.value("SELECT NOT rolsuper FROM pg_roles WHERE rolname = 'mallory'")
+
+
 def test_a_function_of_a_trigger_that_becomes_anothers_is_not_run_any_more(server: Server) -> None:
     server.execute(
         "CREATE ROLE mallory", "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$",

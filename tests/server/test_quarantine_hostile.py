@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness import Server, wait_until
-from harness.reaper import wait_for_cycles
+from harness.reaper import status, wait_for_cycles
 from scenery import log
 from scenery.barriers import BY_HAND, adopted, arm, until_left
 from scenery.policies import KEYED, add, go, rows, until_rows, watched, write
@@ -28,6 +28,32 @@ def test_a_trigger_that_pretends_to_be_cancelled_stops_nothing_for_long(make_ser
     # Nor does it when it is tried again.
     write(server, TABLE, "later")
     until_rows(server, TABLE, "bad")
+
+
+def test_a_trigger_that_pretends_that_somebody_was_faster_stops_nothing(make_server: Callable[..., Server]) -> None:
+    server = make_server({"pg_reaper.batch_size": "8", **QUICK})
+    watched(server, TABLE, KEYED)
+    refuse(server, TABLE, complaint="RAISE 'as if' USING ERRCODE = 'serialization_failure'")
+    write(server, TABLE, "bad", due="-1 h")
+    write(server, TABLE, *(f"good{n}" for n in range(20)))
+    go(server)
+    until_rows(server, TABLE, "bad")
+    (row,) = until_held(server, "bad")
+    assert row.sqlstate == "40001"
+
+
+def test_cancellations_that_nobody_asked_for_are_counted_as_errors(make_server: Callable[..., Server]) -> None:
+    # As a trigger passes on the timeout of another server.
+    server = make_server(QUICK)
+    watched(server, TABLE, KEYED)
+    refuse(server, TABLE, complaint="RAISE 'elsewhere' USING ERRCODE = 'query_canceled'")
+    write(server, TABLE, *(f"bad{n}" for n in range(9)), due="-1 h")
+    write(server, TABLE, "good")
+    go(server)
+    until_rows(server, TABLE, *(f"bad{n}" for n in range(9)))
+    until_held(server, *(f"bad{n}" for n in range(9)))
+    assert status(server).errors > 0
+    assert "to make way for" not in server.log()
 
 
 def test_a_lock_that_a_cascade_waits_for_stops_nothing_for_long(make_server: Callable[..., Server]) -> None:

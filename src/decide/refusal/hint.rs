@@ -136,6 +136,21 @@ impl Refusal {
                 "Set the clock right. If it is right as it is, call pg_reaper_resume() first."
                     .into()
             }
+            Refusal::ClockSetBack { .. } => {
+                "Rows that are written since are not judged by a time that lies ahead of them: sweep \
+                 again."
+                    .into()
+            }
+            Refusal::Locked { .. } => {
+                "Another session holds a lock on it, and this sweep has waited for others' locks for \
+                 pg_reaper.lock_timeout already."
+                    .into()
+            }
+            Refusal::PolicyOfAnother { .. } => {
+                "Whoever writes policies decides what is run with the rights of the owners of tables: \
+                 give pg_reaper_policy to a superuser."
+                    .into()
+            }
             Refusal::NoSharedMemory => {
                 "Add pg_reaper to shared_preload_libraries and restart the server. Until then, \
                  SELECT pg_reaper_stop(), pg_reaper_start() has a new worker take the clock for \
