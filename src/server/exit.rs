@@ -71,6 +71,14 @@ pub fn end() -> ! {
     unreachable!("proc_exit does not return")
 }
 
+/// Ends this process because there is no postmaster any more, as PostgreSQL's own do.
+#[allow(unreachable_code, reason = "in some versions the binding says that it does not return")]
+pub fn end_orphaned() -> ! {
+    // SAFETY: as in `end`.
+    unsafe { pg_sys::proc_exit(1) };
+    unreachable!("proc_exit does not return")
+}
+
 /// Whose function brought this process to its end: nobody asked for it, and it came while one was
 /// running. A function can do that by swallowing the cancellation, so that the second timer ends
 /// the process, or through a setting that makes an error fatal.

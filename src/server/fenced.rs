@@ -12,7 +12,7 @@ use super::sandbox::{Restriction, set_locally};
 use super::status::Place;
 use super::target::Target;
 use super::transaction::in_transaction;
-use super::{brake, dawdle, exit, policies, process, say, sql, tally, timeouts};
+use super::{brake, dawdle, exit, policies, process, say, signals, sql, tally, timeouts};
 use crate::decide::Ticks;
 use crate::decide::config::Settings;
 use crate::decide::lease::Verdict;
@@ -88,7 +88,7 @@ impl<'a> Fenced<'a> {
     fn failed(&mut self) {
         // In whole milliseconds, as the timer counts.
         let early = self.took.as_millis() < self.settings.statement_limit().as_millis();
-        self.cancelled = early && process::cancels() != self.cancels;
+        self.cancelled = early && signals::cancels() != self.cancels;
     }
 
     /// Runs one transaction under both timers. Should a function of the table's end the process
@@ -113,7 +113,7 @@ impl Host for Fenced<'_> {
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let started = ticks();
-        self.cancels = process::cancels();
+        self.cancels = signals::cancels();
         let patience = self.patience;
         let outcome = Self::limited(target, self.settings, || {
             hold_still(target, pg_sys::AccessShareLock, Some(patience))?;
@@ -138,7 +138,7 @@ impl Host for Fenced<'_> {
         if !self.leadership.acts(started) || brake::holds(self.settings).is_some() {
             return Err(Stop::NotLeading);
         }
-        self.cancels = process::cancels();
+        self.cancels = signals::cancels();
         let lease = self.settings.lease_duration;
         let mut fence = None;
         let mut stands = true;
@@ -254,6 +254,8 @@ impl Host for Fenced<'_> {
         let pause = self.pacing.rest(self.until.saturating_sub(now));
         if !pause.is_zero() {
             process::nap(pause);
+        } else {
+            process::end_with_postmaster();
         }
         let now = ticks();
         now >= self.until || self.rate.must_wait(now) || process::reload_pending()

@@ -11,7 +11,7 @@ use super::process::{self, nap, random, reload_if_pending};
 use super::roster::{self, Entry, Finding};
 use super::starter::{self, Order, Started};
 use super::transaction::in_transaction;
-use super::{dawdle, say, settings, status, title};
+use super::{dawdle, say, settings, signals, status, title};
 use crate::decide::Ticks;
 use crate::decide::databases::Databases;
 use crate::decide::fleet::{DatabaseId, Fleet, News, Outcome};
@@ -50,7 +50,7 @@ pub fn register() {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_reaper_launcher_main(_argument: pg_sys::Datum) {
-    process::install_signals(false);
+    signals::install(false);
     process::connect_to_none();
     title::name_wait_event(c"PgReaperLauncherMain");
     // SAFETY: reads a variable of this process.

@@ -53,7 +53,8 @@
 //! | `announcement` | telling the launcher at commit that the extension was created |
 //! | `worker` | the background worker of one database, and its cycle |
 //! | `identity` | what a worker is called |
-//! | `process` | signals, session, memory of both, and how they wait |
+//! | `process` | session and memory of both, and how they wait |
+//! | `signals` | the signals that they go by |
 //! | `exit` | the worker's way out |
 //! | `title` | what an operator sees of a process |
 //! | `encoding` | text in the encoding of the database |
@@ -106,6 +107,7 @@ mod rounds;
 pub mod sandbox;
 pub mod say;
 pub mod settings;
+mod signals;
 pub mod sql;
 pub mod starter;
 mod statements;

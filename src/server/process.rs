@@ -1,73 +1,14 @@
-//! The launcher and the worker as processes: signals, session, memory, and how they wait.
+//! The launcher and the worker as processes: session, memory, and how they wait.
 
 use super::clock::ticks;
 use super::{errcode, exit, timeouts, title};
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::{CStr, c_int};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-// SAFETY: the handlers of PostgreSQL itself, as its headers declare them. By address, since pgrx
-// binds them as functions to call.
+// SAFETY: as storage/pmsignal.h declares it, which pgrx does not bind. It raises no error.
 unsafe extern "C-unwind" {
-    fn die(signal: c_int);
-    fn SignalHandlerForConfigReload(signal: c_int);
-    fn StatementCancelHandler(signal: c_int);
-}
-
-// SAFETY: only called as a signal handler, after it was installed below.
-unsafe extern "C-unwind" fn terminate(signal: c_int) {
-    exit::terminated();
-    // SAFETY: called as what it is, a signal handler.
-    unsafe { die(signal) };
-}
-
-// SAFETY: only called as a signal handler, after it was installed below.
-unsafe extern "C-unwind" fn leave(signal: c_int) {
-    exit::told_to_leave();
-    // SAFETY: called as what it is, a signal handler.
-    unsafe { terminate(signal) };
-}
-
-/// How often somebody, or a timer, has asked for the statement to be cancelled.
-static CANCELS: AtomicU32 = AtomicU32::new(0);
-
-/// A count that moves with each request for a cancellation. A function can raise the error of one
-/// that nobody has asked for.
-pub fn cancels() -> u32 {
-    CANCELS.load(Ordering::Relaxed)
-}
-
-// SAFETY: only called as a signal handler, after it was installed below.
-unsafe extern "C-unwind" fn cancel(signal: c_int) {
-    CANCELS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: called as what it is, a signal handler.
-    unsafe { StatementCancelHandler(signal) };
-}
-
-/// What tells a worker to leave for good. SIGTERM would have it started afresh.
-pub const LEAVE: c_int = pg_sys::SIGUSR2 as c_int;
-
-/// Installs the handlers; `leaves`: this process can be told to leave for good.
-///
-/// SIGTERM is handled as in an ordinary backend: the next check for interrupts, also inside a
-/// statement or a lock wait, ends the process, and no function can catch that. SIGINT cancels the
-/// statement, and is counted.
-pub fn install_signals(leaves: bool) {
-    // SAFETY: signals are still blocked, and these handlers only set flags and a latch.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        use pg_sys::pqsignal;
-        #[cfg(feature = "pg18")]
-        use pg_sys::pqsignal_be as pqsignal;
-        pqsignal(pg_sys::SIGTERM as c_int, Some(terminate));
-        if leaves {
-            pqsignal(LEAVE, Some(leave));
-        }
-        pqsignal(pg_sys::SIGINT as c_int, Some(cancel));
-        pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
-        pg_sys::BackgroundWorkerUnblockSignals();
-    }
+    fn PostmasterIsAliveInternal() -> bool;
 }
 
 /// The settings of a session that a database or a role may have changed, as the worker needs
@@ -144,6 +85,7 @@ pub fn connect(database: pg_sys::Oid) {
         make_way_for_others();
         pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());
     }
+    read_what_was_missed();
     pin_all();
     timeouts::register();
 }
@@ -162,8 +104,17 @@ pub fn connect_to_none() {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(none, none, 0);
         pg_sys::pgstat_report_appname(c"pg_reaper".as_ptr());
     }
+    read_what_was_missed();
     // A serializable, deferrable transaction would wait for everybody else's.
     pin_all();
+}
+
+/// Reads the configuration again. PostgreSQL has a new background worker ignore SIGHUP until it comes
+/// to the code of its own: a reload that falls between the fork and that moment is lost on it.
+fn read_what_was_missed() {
+    // SAFETY: a flag that signal handlers set.
+    unsafe { pg_sys::ConfigReloadPending = 1 };
+    reload_if_pending();
 }
 
 /// Has the server treat this process as it treats an autovacuum worker, which must not stand in
@@ -209,6 +160,7 @@ pub fn nap(timeout: Duration) {
         pg_sys::QueryCancelPending = 0;
         exit::leave_if_told();
         check_for_interrupts!();
+        end_with_postmaster();
         if timeout.is_zero() || reload_pending() {
             return;
         }
@@ -219,6 +171,15 @@ pub fn nap(timeout: Duration) {
         pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, ms, title::wait_event());
         pg_sys::ResetLatch(pg_sys::MyLatch);
         exit::leave_if_told();
+    }
+}
+
+/// Ends this process if the postmaster has died: until all are gone that it has started, the server
+/// cannot be started again. A process that has no time to wait would not come to know by the latch.
+pub fn end_with_postmaster() {
+    // SAFETY: looks whether a pipe was closed.
+    if !unsafe { PostmasterIsAliveInternal() } {
+        exit::end_orphaned();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Starting workers, and telling them to leave.
 
-use super::process::LEAVE;
+use super::signals::LEAVE;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int};
 

@@ -16,7 +16,7 @@ use super::rounds::{Rounds, Swept};
 use super::starter::Order;
 use super::status::{self, Place, State};
 use super::transaction::in_transaction;
-use super::{board, brake, dawdle, exit, identity, say, settings, title};
+use super::{board, brake, dawdle, exit, identity, say, settings, signals, title};
 use crate::decide::brake::Hold;
 use crate::decide::config::{Change, InForce, Settings};
 use crate::decide::version::Skew;
@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_millis(20);
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_reaper_worker_main(argument: pg_sys::Datum) {
     let order = Order::from(argument);
-    process::install_signals(true);
+    signals::install(true);
     exit::prepare_early(order.by_launcher.then_some(order.database));
     // SAFETY: reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };

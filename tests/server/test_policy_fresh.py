@@ -28,8 +28,8 @@ def ticking(make_server: Callable[..., Server]) -> Server:
 
 
 def as_it_was(server: Server) -> None:
-    """The worker has read the policies as they are now, and knows what is due within three seconds."""
-    write(server, "control", "known as well", due="4 s")
+    """The worker has read the policies as they are now, and knows what is due within six seconds."""
+    write(server, "control", "known as well", due="7 s")
     server.set(**INTERVAL)
     # From now on it turns a cycle for each tick.
     wait_for_cycles(server, 5)
@@ -63,7 +63,7 @@ def test_a_policy_that_is_added_or_switched_on_by_hand(ticking: Server) -> None:
 def test_a_policy_that_is_switched_off(ticking: Server, by: str) -> None:
     server = ticking
     policy = watched(server, "jobs")
-    write(server, "jobs", "spared", due="3 s")
+    write(server, "jobs", "spared", due="6 s")
     as_it_was(server)
     if by == "function":
         alter(server, policy, enabled=False)
@@ -109,7 +109,7 @@ def test_a_leaf_that_leaves(ticking: Server, how: str) -> None:
             "CREATE TABLE leaf () INHERITS (jobs)", "CREATE INDEX ON leaf (due)",
         )  # fmt: skip
     add(server, "jobs")
-    write(server, "leaf", "spared", due="3 s")
+    write(server, "leaf", "spared", due="6 s")
     as_it_was(server)
     server.execute("ALTER TABLE jobs DETACH PARTITION leaf" if how == "PARTITION" else "ALTER TABLE leaf NO INHERIT jobs")
     stays(server, "leaf", "spared")
@@ -128,7 +128,7 @@ def test_a_schema_that_is_renamed(ticking: Server) -> None:
 def test_a_column_that_is_retyped(ticking: Server) -> None:
     server = ticking
     policy = watched(server, "jobs")
-    write(server, "jobs", "spared", due="3 s")
+    write(server, "jobs", "spared", due="6 s")
     as_it_was(server)
     server.execute("ALTER TABLE jobs ALTER due TYPE timestamp")
     stays(server, "jobs", "spared")
@@ -146,7 +146,7 @@ def test_a_role_that_loses_what_its_filter_needs(ticking: Server, change: str) -
     if "SUPERUSER" in change:
         server.execute("REVOKE other FROM author")
     add(server, "jobs", filter="state = 'open'")
-    write(server, "leaf", "spared", due="3 s")
+    write(server, "leaf", "spared", due="6 s")
     as_it_was(server)
     server.execute(change)
     stays(server, "leaf", "spared")

@@ -116,7 +116,7 @@ def test_an_interval_of_its_own_is_kept_to_and_changed_within_the_common_one(ser
     watched(server, "others")
     server.execute(f"CREATE TABLE jobs ({COLUMNS})", "CREATE INDEX ON jobs (due)")
     write(server, "jobs", "first")
-    write(server, "jobs", "third", due="2 s")
+    write(server, "jobs", "third", due="5 s")
     policy = add(server, "jobs", sweep_interval="1 h")
     until_rows(server, "jobs", "third")
     write(server, "jobs", "second")

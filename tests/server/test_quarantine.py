@@ -52,6 +52,7 @@ def test_each_is_told_of_once_and_the_sweep_counts_as_successful(make_server: Ca
     server = make_server({"pg_reaper.interval": "50ms", **BY_HAND})
     policy = some_bad(server)
     server.set(**{"pg_reaper.enabled": "on"})
+    until_held(server, "bad1", "bad2", "bad3")
     until_tried(server, 3)
     told = log.warnings(server.log(), "goes into quarantine")
     assert [line.message for line in told] == [
@@ -97,7 +98,7 @@ def test_a_parent_goes_when_its_last_child_has(make_server: Callable[..., Server
     (row,) = until_held(server, "b")
     assert row.sqlstate == "23503"
     assert row.error.endswith(': Key (id)=(b) is still referenced from table "children".'), row.error
-    assert rows(server, "parents") == ["b"]
+    until_rows(server, "parents", "b")
     server.execute("DELETE FROM children")
     until_rows(server, "parents")
     until_held(server)
