@@ -70,6 +70,8 @@ pub struct Swept {
     pub clean: bool,
     /// Failures in a row of the policy that has the most.
     pub failures_in_a_row: u32,
+    /// The configuration was read again in the middle of it.
+    pub reloaded: bool,
     /// When there is something to do before the next interval.
     pub due: Option<Ticks>,
 }
@@ -119,7 +121,7 @@ impl Rounds {
                 policies.bereft.len()
             ));
         }
-        self.keep_to(&policies.targets);
+        self.keep_to(&policies.targets, place);
         if !self.clean {
             in_transaction(|| quarantine::clean(extension))?;
             self.clean = true;
@@ -151,9 +153,11 @@ impl Rounds {
             if leadership.ageing(ticks(), settings.lease_duration) {
                 leadership.reassure(settings, &ticks);
             }
-            // A reload may say that nothing is to be swept any more, or otherwise.
-            let told_anew = process::reload_pending();
-            if told_anew || !leadership.acts(ticks()) || brake::holds(settings).is_some() {
+            // A reload may say that nothing is to be swept any more. What else it says holds from the next
+            // sweep on: were this one cut short, reloads that come often would starve its last tables.
+            swept.reloaded |= process::reload_if_pending();
+            let off = swept.reloaded && !super::settings::read().enabled;
+            if off || !leadership.acts(ticks()) || brake::holds(settings).is_some() {
                 swept.clean = false;
                 break;
             }
@@ -171,13 +175,13 @@ impl Rounds {
     }
 
     /// Remembers nothing of policies that are gone, and no backlog of those that are switched off.
-    fn keep_to(&mut self, targets: &[Target]) {
+    fn keep_to(&mut self, targets: &[Target], place: &Place) {
         let known: HashSet<_> = targets.iter().map(Target::key).collect();
         let before = self.memories.len();
         self.memories.retain(|key, _| known.contains(key));
         self.clean &= before == self.memories.len();
         self.turns.retain(|key, _| known.contains(key));
-        self.troubles.retain(targets);
+        self.troubles.retain(targets, place);
         let known: HashSet<_> = targets.iter().map(|target| target.policy).collect();
         self.rates.retain(|policy, _| known.contains(policy));
         for target in targets.iter().filter(|target| !target.enabled) {

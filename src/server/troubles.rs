@@ -36,11 +36,19 @@ struct Deadly {
 }
 
 impl Troubles {
-    pub fn retain(&mut self, targets: &[Target]) {
+    /// Forgets tables that are not watched any more.
+    pub fn retain(&mut self, targets: &[Target], place: &Place) {
         let keys: HashSet<_> = targets.iter().map(Target::key).collect();
         self.tables.retain(|key, _| keys.contains(key));
-        let roots: HashSet<_> = targets.iter().map(|target| target.root.to_u32()).collect();
-        self.deadly.retain(|root, _| roots.contains(root));
+        let watched: HashSet<_> =
+            targets.iter().map(|target| (target.root.to_u32(), target.relation.to_u32())).collect();
+        self.deadly.retain(|&root, deadly| {
+            let still = watched.contains(&(root, deadly.relation));
+            if !still {
+                place.clear(root);
+            }
+            still
+        });
     }
 
     /// Failures in a row of the table that has the most.

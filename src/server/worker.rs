@@ -55,8 +55,8 @@ pub extern "C-unwind" fn pg_reaper_worker_main(argument: pg_sys::Datum) {
         // SAFETY: nothing that one cycle allocated is used by the next.
         unsafe { pg_sys::MemoryContextReset(memory) };
         worker.cycle();
-        wait(worker.next, || brake::resumes() != worker.resumes);
-        if reload_if_pending() {
+        wait(worker.next, || worker.reload || brake::resumes() != worker.resumes);
+        if reload_if_pending() | std::mem::take(&mut worker.reload) {
             worker.reloaded();
         }
     }
@@ -85,6 +85,8 @@ struct Worker {
     held: bool,
     /// How often somebody had resumed when the cycle began.
     resumes: u32,
+    /// The configuration was read again in the middle of a sweep.
+    reload: bool,
     /// What `ps` shows: the state, and whether passes are held.
     shown: Option<(State, bool)>,
 }
@@ -116,6 +118,7 @@ impl Worker {
             state: State::Starting,
             held: false,
             resumes: 0,
+            reload: false,
             shown: None,
         };
         worker.take_up();
@@ -235,8 +238,9 @@ impl Worker {
             return Ok(self.hold(hold));
         }
         self.report();
-        let Swept { clean, failures_in_a_row, due } =
+        let Swept { clean, failures_in_a_row, reloaded, due } =
             self.rounds.sweep(&extension, &mut self.leadership, settings, self.place, began)?;
+        self.reload |= reloaded;
         self.place.tell(|slot| {
             slot.failures_in_a_row = i32::try_from(failures_in_a_row).unwrap_or(i32::MAX);
             if clean {

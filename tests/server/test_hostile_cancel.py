@@ -184,3 +184,20 @@ def test_leaves_that_end_workers_starve_neither_another_leaf_nor_another_table(s
     until_rows(server, "parts", "bad", "bad")
     server.execute("DROP TRIGGER evil ON parts")
     until_rows(server, "parts", timeout=90)
+
+
+def test_a_leaf_that_ended_a_worker_is_forgotten_with_it(server: Server) -> None:
+    server.execute(
+        "CREATE TABLE parts (id text, due timestamptz, n int) PARTITION BY LIST (n)",
+        *(f"CREATE TABLE parts_{n} PARTITION OF parts FOR VALUES IN ({n})" for n in range(2)),
+        "CREATE INDEX ON parts (due)",
+        "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" {SWALLOWING['by name']} RETURN OLD; END $$",
+        "CREATE TRIGGER evil BEFORE DELETE ON parts_0 FOR EACH ROW EXECUTE FUNCTION evil()",
+        "INSERT INTO parts VALUES ('bad', now(), 0)",
+    )
+    add(server, "parts")
+    wait_until(lambda: log.warnings(server.log(), "pg_reaper leaves public.parts_0 "), bool, "a worker to have ended")
+    server.execute("DROP TABLE parts_0", "INSERT INTO parts VALUES ('good', now(), 1)")
+    until_rows(server, "parts")
+    wait_until(lambda: status(server)["failures_in_a_row"], lambda n: n == 0, "the leaf to be forgotten")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from harness import Server, wait_until
 from harness.reaper import PATIENT, Gate, wait_for
 from scenery import log
-from scenery.barriers import BY_HAND, adopted, arm, count
+from scenery.barriers import BY_HAND, adopted, arm, arm_many, count, until_empty
 from scenery.policies import add, go, until_rows, watched, write
 
 LEAVES = 12
@@ -26,6 +26,24 @@ def test_once_it_is_switched_off_a_sweep_comes_to_no_other_table(make_server: Ca
     gate.open()
     wait_for(server, "disabled")
     assert (count(server, "public.jobs"), count(server, "public.others")) == (0, 1)
+
+
+def test_reloads_that_come_often_starve_no_table(make_server: Callable[..., Server]) -> None:
+    server = make_server({**PATIENT, **BY_HAND, "pg_reaper.batch_size": "1"})
+    for table in ("public.jobs", "public.others"):
+        adopted(server, table)
+    # While it is swept there is always another reload.
+    server.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_reload_conf(), pg_sleep(0.2); RETURN OLD; END $$",
+        "ALTER FUNCTION slow() SECURITY DEFINER",
+        "CREATE TRIGGER slow BEFORE DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION slow()",
+    )
+    arm_many(server, 1000, "now() - n * interval '1 s'", table="public.jobs")
+    arm(server, "due", table="public.others")
+    go(server)
+    until_empty(server, "public.others")
+    assert count(server, "public.jobs") > 900
 
 
 def test_many_leaves_that_somebody_holds_cost_a_sweep_one_wait(make_server: Callable[..., Server]) -> None:
