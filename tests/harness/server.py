@@ -62,7 +62,7 @@ class Server(Sessions):
         self.programs = programs or installation.bindir()
         self.environment = dict(environment or {})
         self.kept = False
-        super().__init__(installation.new_directory("pg_reaper-"))
+        super().__init__(installation.new_directory("pg_reaper-", installation.scratch()))
         self.data = self.directory / "data"
         self.logfile = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
