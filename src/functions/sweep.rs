@@ -19,7 +19,6 @@ use crate::server::transaction::in_subtransaction;
 use crate::server::{blocks, board, brake, say, settings};
 use pgrx::PgLogLevel;
 use pgrx::prelude::*;
-use std::time::Duration;
 
 /// Sweeps every policy, or the one of `relation`; returns how many rows were reaped.
 ///
@@ -234,9 +233,9 @@ impl Host for Caller<'_> {
     /// A cancellation ends the call, so there is none to be told of.
     fn timed_out(&mut self, _target: &Target, _rows: usize, _failure: &Failure) {}
 
-    /// It is the caller's transaction that waits.
-    fn row_lock_limit(&self) -> Option<Duration> {
-        None
+    /// The caller's transaction is somebody's work itself.
+    fn gives_way(&self) -> bool {
+        false
     }
 
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction {

@@ -72,18 +72,6 @@ impl Doing {
         Ok(done)
     }
 
-    /// Deletes, and waits for locks no longer than `limit`, where there is one.
-    pub fn within<T>(
-        &self,
-        limit: Option<Duration>,
-        delete: impl FnOnce() -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        match limit {
-            Some(limit) => with_lock_timeout(limit, delete),
-            None => delete(),
-        }
-    }
-
     /// What it means that the batch was rolled back for this.
     pub fn snag(&self, stop: Stop) -> Snag<Stop> {
         let Stop::Failed(failure) = &stop else { return Snag::Stop(stop) };

@@ -224,10 +224,8 @@ impl Host for Fenced<'_> {
         self.extension
     }
 
-    /// Somebody who waits for us while we wait for them finds that out after `deadlock_timeout`, and
-    /// would be the one to fail.
-    fn row_lock_limit(&self) -> Option<Duration> {
-        Some(process::deadlock_timeout_of_others() / 2)
+    fn gives_way(&self) -> bool {
+        true
     }
 
     fn restriction(&self, _owner: pg_sys::Oid) -> Restriction {

@@ -62,8 +62,8 @@ pub trait Host {
     fn extension(&self) -> &Extension;
     /// Told of every batch that was cancelled or met a lock, and was rolled back.
     fn timed_out(&mut self, target: &Target, rows: usize, failure: &Failure);
-    /// How long a batch may wait for a lock that it cannot do without, if not for as long as any.
-    fn row_lock_limit(&self) -> Option<Duration>;
+    /// Whether a batch gives way to whoever waits for it while it waits for them.
+    fn gives_way(&self) -> bool;
     /// How tightly the owner of a table is held.
     fn restriction(&self, owner: pg_sys::Oid) -> Restriction;
     /// Told of every batch that reaped rows, once it is committed.

@@ -24,10 +24,6 @@ const PINNED: &[(&CStr, &CStr)] = &[
     (c"session_replication_role", c"origin"),
     (c"row_security", c"on"),
     (c"statement_timeout", c"0"),
-    // Of two that wait for each other this process finds it out first, and gives way: the other is
-    // somebody's work. That it has waited for so short a time is nothing to be logged.
-    (c"deadlock_timeout", c"5ms"),
-    (c"log_lock_waits", c"off"),
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     (c"transaction_timeout", c"0"),
     (c"DateStyle", c"ISO"),
@@ -59,18 +55,6 @@ pub fn pin(name: &CStr, value: &CStr) {
             pg_sys::GucSource::PGC_S_SESSION,
         );
     }
-}
-
-/// How long other sessions wait for a lock before they look for a deadlock: what this one would do
-/// were it not pinned.
-pub fn deadlock_timeout_of_others() -> Duration {
-    // SAFETY: a setting that there is; a NUL-terminated string, in milliseconds, that stays until the
-    // next call.
-    let text = unsafe {
-        let text = pg_sys::GetConfigOptionResetString(c"deadlock_timeout".as_ptr());
-        CStr::from_ptr(text).to_string_lossy()
-    };
-    Duration::from_millis(text.parse().unwrap_or(1_000))
 }
 
 /// Opens the session with the database.

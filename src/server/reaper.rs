@@ -8,7 +8,7 @@ use super::orphans;
 use super::pass::{Host, Limits, Stop};
 use super::prepared::with_snapshot_of_now;
 use super::range::Range;
-use super::sandbox::{as_owner, with_plain_input};
+use super::sandbox::{as_owner, giving_way, with_plain_input};
 use super::sql::{self, Arg, Row, required};
 use super::statements::{Reads, Statements};
 use super::target::{Target, Watched};
@@ -228,12 +228,13 @@ impl<H: Host> Rows for Reaper<'_, H> {
     fn these(&mut self, rows: &[Due], wait: bool, pass: &mut Pass) -> Result<u64, Snag<Stop>> {
         let tids: Vec<_> = rows.iter().map(|row| item_pointer(row.tid)).collect();
         let cutoff = self.key(pass.cutoff);
-        let limit = self.host.row_lock_limit();
+        let gives_way = self.host.gives_way();
         let done = self.batch(pass, |all, doing| {
             let args = [Arg::Tids(&tids), cutoff];
             let reaped = match wait {
                 true => doing.patiently(|| doing.reap(&all.these, &args))?,
-                false => doing.within(limit, || doing.reap(&all.these_unlocked, &args))?,
+                false if gives_way => giving_way(|| doing.reap(&all.these_unlocked, &args))?,
+                false => doing.reap(&all.these_unlocked, &args)?,
             };
             Ok((reaped, ()))
         });

@@ -55,12 +55,16 @@ pub fn restriction_of(owner: pg_sys::Oid) -> Restriction {
 
 /// Sets a setting until the nesting level or the transaction ends.
 pub fn set_locally(name: &CStr, value: &CStr) {
+    set_until_then(name, value, pg_sys::GucContext::PGC_USERSET);
+}
+
+fn set_until_then(name: &CStr, value: &CStr, context: pg_sys::GucContext::Type) {
     // SAFETY: both strings are NUL-terminated; GUC_ACTION_SAVE is undone at the nesting level.
     unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
+            context,
             pg_sys::GucSource::PGC_S_SESSION,
             pg_sys::GucAction::GUC_ACTION_SAVE,
             true,
@@ -199,5 +203,23 @@ pub fn with_lock_timeout<T>(
             set_locally(c"lock_timeout", &value);
         }
         work()
+    })
+}
+
+/// Runs `work`, which waits for locks while others may wait for it, so that it is never them who fail.
+/// Of two that wait for each other it is this process that finds out first; and it gives up before
+/// somebody does who began to wait for it later. That it has waited for so short a time is nothing to be
+/// logged.
+///
+/// Not where it waits for a table: `VACUUM`, too, is asked to give way after a `deadlock_timeout`.
+pub fn giving_way<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // SAFETY: reads a setting of this process.
+    let others = unsafe { pg_sys::DeadlockTimeout };
+    let limit = std::time::Duration::from_millis(u64::try_from(others).unwrap_or(0)) / 2;
+    nested(|| {
+        for (name, value) in [(c"deadlock_timeout", c"5ms"), (c"log_lock_waits", c"off")] {
+            set_until_then(name, value, pg_sys::GucContext::PGC_SUSET);
+        }
+        with_lock_timeout(limit, work)
     })
 }
