@@ -12,8 +12,14 @@ from harness import Server, wait_until
 from harness.reaper import PATIENT, status, wait_for
 from scenery.policies import add, rows, until_rows
 
-# The worker goes on with what it has read for as long as a test wants it to.
-UNHURRIED = {**PATIENT, "pg_reaper.interval": "10s", "pg_reaper.enabled": "off", "pg_reaper.batch_size": "1"}
+# The worker goes on with what it has read, and waits at a gate, for as long as a test wants it to.
+UNHURRIED = {
+    **PATIENT,
+    "pg_reaper.interval": "10s",
+    "pg_reaper.enabled": "off",
+    "pg_reaper.batch_size": "1",
+    "deadlock_timeout": "60s",
+}
 
 
 class Gate:
