@@ -8,7 +8,7 @@
 use super::extension::Extension;
 use super::failure::Failure;
 use super::kept;
-use super::sandbox::{Restriction, as_owner, is_superuser};
+use super::sandbox::{Restriction, as_owner, no_more_than};
 use super::sql::{self, Arg, required};
 use crate::decide::refusal::Refusal;
 use pgrx::pg_sys;
@@ -59,12 +59,11 @@ impl LeaseTable {
         sql::statement(template).replace("@lease@", &self.name).replace("@term@", term)
     }
 
-    /// Runs a statement on the table, as who may be trusted with it. A superuser's triggers gain
-    /// nothing from ours.
+    /// Runs a statement on the table, as who may be trusted with it.
     pub fn act<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        match !self.shared && is_superuser(self.owner) {
-            true => work(),
-            false => as_owner(self.owner, Restriction::Full, work),
+        match self.shared {
+            true => as_owner(self.owner, Restriction::Full, work),
+            false => no_more_than(self.owner, work),
         }
     }
 

@@ -107,7 +107,9 @@ pub fn trigger_of_another() -> String {
 pub fn still_stands(extension: &Extension, target: &Target) -> Result<bool, Failure> {
     let statement = extension.sql(include_str!("../../sql/policy/version.sql"));
     let policy = [Arg::Int8(target.policy)];
-    let now = kept::query_newest(&statement, &policy, |row| Ok(row.text(1)))?;
+    let now = sandbox::no_more_than(extension.author, || {
+        kept::query_newest(&statement, &policy, |row| Ok(row.text(1)))
+    })?;
     Ok(now.into_iter().flatten().next().as_ref() == Some(&target.reading.version))
 }
 

@@ -181,7 +181,7 @@ impl Rounds {
         self.memories.retain(|key, _| known.contains(key));
         self.clean &= before == self.memories.len();
         self.turns.retain(|key, _| known.contains(key));
-        self.troubles.retain(targets, place);
+        self.troubles.retain(targets, &known, place);
         let known: HashSet<_> = targets.iter().map(|target| target.policy).collect();
         self.rates.retain(|policy, _| known.contains(policy));
         for target in targets.iter().filter(|target| !target.enabled) {

@@ -22,7 +22,7 @@ pub fn may_act_for(role: pg_sys::Oid, owner: pg_sys::Oid) -> bool {
 }
 
 /// Whether `role` may do anything.
-pub fn is_superuser(role: pg_sys::Oid) -> bool {
+fn is_superuser(role: pg_sys::Oid) -> bool {
     // SAFETY: looks into the role caches, within a transaction.
     unsafe { pg_sys::superuser_arg(role) }
 }
@@ -188,6 +188,16 @@ pub fn as_owner<T>(
             outcome
         }
     })
+}
+
+/// Runs `work`, which is about a table of pg_reaper's own, with no more power than its `owner` has: what
+/// is on a table, an index too, is run as whoever plans or runs a statement. From a superuser nothing
+/// is kept, and this comes with each batch.
+pub fn no_more_than<T>(
+    owner: pg_sys::Oid,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if is_superuser(owner) { work() } else { as_owner(owner, Restriction::Full, work) }
 }
 
 /// Runs `work` with `lock_timeout` bounded, unless it is shorter already.

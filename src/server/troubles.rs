@@ -24,6 +24,8 @@ pub struct Troubles {
     tables: HashMap<Key, Trouble>,
     /// Watched tables whose functions have ended workers, by their OIDs.
     deadly: HashMap<u32, Deadly>,
+    /// This worker has been told of those.
+    told: bool,
 }
 
 /// A watched table with a function that has ended workers.
@@ -37,13 +39,12 @@ struct Deadly {
 
 impl Troubles {
     /// Forgets tables that are not watched any more.
-    pub fn retain(&mut self, targets: &[Target], place: &Place) {
-        let keys: HashSet<_> = targets.iter().map(Target::key).collect();
-        self.tables.retain(|key, _| keys.contains(key));
-        let watched: HashSet<_> =
-            targets.iter().map(|target| (target.root.to_u32(), target.relation.to_u32())).collect();
+    pub fn retain(&mut self, targets: &[Target], known: &HashSet<Key>, place: &Place) {
+        self.tables.retain(|key, _| known.contains(key));
         self.deadly.retain(|&root, deadly| {
-            let still = watched.contains(&(root, deadly.relation));
+            let still = targets.iter().any(|target| {
+                target.root.to_u32() == root && target.relation.to_u32() == deadly.relation
+            });
             if !still {
                 place.clear(root);
             }
@@ -99,12 +100,12 @@ impl Troubles {
         }
     }
 
-    /// Takes note of tables whose functions have ended the workers before.
+    /// Takes note, once, of tables whose functions have ended the workers before.
     pub fn take_blame(&mut self, targets: &[Target], settings: &Settings, place: &Place) {
-        let told = place.told();
-        if told.blamed == 0 {
+        if std::mem::replace(&mut self.told, true) {
             return;
         }
+        let told = place.told();
         for blame in told.blames.iter().filter(|blame| blame.root != 0) {
             let ago = server_now().saturating_sub(blame.at);
             let ago = Duration::from_micros(u64::try_from(ago).unwrap_or(0));

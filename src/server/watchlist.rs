@@ -6,6 +6,7 @@ use super::extension::Extension;
 use super::failure::Failure;
 use super::kept;
 use super::policies::{self, Policies};
+use super::sandbox::no_more_than;
 use super::transaction::in_transaction;
 use crate::decide::Ticks;
 use std::rc::Rc;
@@ -38,7 +39,7 @@ pub struct Watchlist(Option<Reading>);
 impl Watchlist {
     /// The policies as they are now, in the cycle that `began` then.
     pub fn read(&mut self, extension: &Extension, began: Ticks) -> Result<Rc<Policies>, Failure> {
-        in_transaction(|| {
+        let read = || {
             // Before anything else is read: what changes meanwhile is seen by the next cycle.
             let of = State {
                 extension: extension.clone(),
@@ -55,7 +56,8 @@ impl Watchlist {
                     Ok(policies)
                 }
             }
-        })
+        };
+        in_transaction(|| no_more_than(extension.author, read))
     }
 }
 

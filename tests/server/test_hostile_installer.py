@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from harness import Server, wait_until
-from harness.reaper import wait_for
+from harness.reaper import overdue, wait_for, wait_until_reaped
 from scenery import log
 from scenery.policies import rows, suspended, until_rows, watched, write
 
@@ -83,3 +83,22 @@ def test_a_policy_that_the_installer_writes_runs_nothing_as_somebody_else(demote
     demoted.execute("ALTER ROLE installer SUPERUSER")
     wait_until(lambda: suspended(demoted, policy), lambda why: why is None, "the policy to be trusted")
     until_rows(demoted, "jobs")
+
+
+@pytest.mark.parametrize("table", ["pg_reaper_policy", "pg_reaper_lease"])
+def test_what_an_index_of_theirs_has_planned_is_not_run_as_a_superuser(demoted: Server, table: str) -> None:
+    # PostgreSQL runs this function whenever it plans a statement on the table.
+    demoted.execute(
+        "CREATE FUNCTION hers.does() RETURNS void LANGUAGE plpgsql AS $$ BEGIN"
+        " ALTER ROLE installer SUPERUSER; EXCEPTION WHEN OTHERS THEN NULL; END $$",
+        "CREATE FUNCTION hers.evil(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM hers.does(); RETURN true; END $$",
+        f"CREATE INDEX ON {table} (id) WHERE hers.evil('x')",
+        user="installer",
+    )
+    # It plans all of them anew.
+    demoted.execute("SELECT pg_reaper_stop(), pg_reaper_start()")
+    wait_for(demoted, "leader")
+    overdue(demoted, "due")
+    wait_until_reaped(demoted, "due")
+    assert demoted.value(SUPER) is False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from harness import Server, wait_until
 from harness.reaper import status, wait_for_cycles
 from scenery import log
@@ -15,31 +17,22 @@ TABLE = "public.jobs"
 QUICK = {"pg_reaper.interval": "50ms", **BY_HAND}
 
 
-def test_a_trigger_that_pretends_to_be_cancelled_stops_nothing_for_long(make_server: Callable[..., Server]) -> None:
-    server = make_server(QUICK)
+@pytest.mark.parametrize(("name", "code"), [("query_canceled", "57014"), ("serialization_failure", "40001")])
+def test_a_trigger_that_pretends_that_it_was_somebody_else_stops_nothing_for_long(
+    make_server: Callable[..., Server], name: str, code: str
+) -> None:
+    server = make_server({"pg_reaper.batch_size": "8", **QUICK})
     watched(server, TABLE, KEYED)
-    refuse(server, TABLE, complaint="RAISE 'as if' USING ERRCODE = 'query_canceled'")
+    refuse(server, TABLE, complaint=f"RAISE 'as if' USING ERRCODE = '{name}'")
     write(server, TABLE, "bad", due="-1 h")
     write(server, TABLE, *(f"good{n}" for n in range(20)))
     go(server)
     until_rows(server, TABLE, "bad")
     (row,) = until_held(server, "bad")
-    assert row.sqlstate == "57014"
+    assert row.sqlstate == code
     # Nor does it when it is tried again.
     write(server, TABLE, "later")
     until_rows(server, TABLE, "bad")
-
-
-def test_a_trigger_that_pretends_that_somebody_was_faster_stops_nothing(make_server: Callable[..., Server]) -> None:
-    server = make_server({"pg_reaper.batch_size": "8", **QUICK})
-    watched(server, TABLE, KEYED)
-    refuse(server, TABLE, complaint="RAISE 'as if' USING ERRCODE = 'serialization_failure'")
-    write(server, TABLE, "bad", due="-1 h")
-    write(server, TABLE, *(f"good{n}" for n in range(20)))
-    go(server)
-    until_rows(server, TABLE, "bad")
-    (row,) = until_held(server, "bad")
-    assert row.sqlstate == "40001"
 
 
 def test_cancellations_that_nobody_asked_for_are_counted_as_errors(make_server: Callable[..., Server]) -> None:
