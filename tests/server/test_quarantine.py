@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import Server, wait_until
-from harness.reaper import status, until_taken_up, wait_for_cycles
+from harness.reaper import status, until_taken_up, wait_for, wait_for_cycles
 from scenery import log
 from scenery.barriers import BY_HAND, until_leading
 from scenery.policies import KEYED, rows, until_rows, watched, write
@@ -200,8 +200,12 @@ def test_thousands_at_the_head_of_the_index_starve_nothing_and_keep_nobody_awake
     until_rows(server, TABLE, *bad, timeout=60)
     until_held(server, *bad, timeout=60)
     # Whatever comes later goes at once, and those rows are not tried for it.
+    # Written while the worker idles, or it may write over it what it has just tried.
+    server.set(**BY_HAND)
+    wait_for(server, "disabled")
     server.execute("UPDATE pg_reaper_quarantine SET next_try = now() + interval '50 min'")
-    server.reload()
+    server.set(**{"pg_reaper.enabled": "on"})
+    wait_for(server, "leader")
     until_taken_up(server)
     before = server.value("SELECT last_value FROM attempts")
     for n in range(5):
